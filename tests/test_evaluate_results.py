@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from tiledseg.config import EvaluateConfig, TilingConfig
 from tiledseg.data import Pair, find_pairs
@@ -441,8 +442,53 @@ def test_the_classes_of_a_map_are_known_without_its_px(tmp_path, monkeypatch, na
         write_probs(path, probs)
     assert read_map(path).shape[2:] == (channels,)
     for reader in ("read_image", "read_probs"):
-        monkeypatch.setattr(f"tiledseg.evaluate.maps.{reader}", lambda _: pytest.fail("it reads px"))
+        monkeypatch.setattr(f"tiledseg.evaluate.map_files.{reader}", lambda _: pytest.fail("it reads px"))
     assert classes_of_map(path) == channels
+
+
+def touching_cells():
+    """Make rows of cells that touch, numbered from 1."""
+    y, x = np.mgrid[:120, :180] // 12
+    return np.where(y % 2, 15 * y + x + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("a.png", np.uint8),
+        ("a.tif", np.uint16),
+        ("a.tif", np.int32),
+        ("a.tif", np.float32),
+        ("a.npy", np.int64),
+    ],
+)
+def test_maps_of_cell_numbers_are_foreground_and_their_cells_are_compared(tmp_path, name, dtype):
+    cells = touching_cells()
+    found = cells.astype(dtype)
+    found[12:24, :12] = 0  # one is missed
+    if name == "a.npy":
+        np.save(tmp_path / name, found)
+    elif name == "a.png":
+        write_image(tmp_path / name, found)
+    else:
+        tifffile.imwrite(tmp_path / name, found)
+    np.testing.assert_array_equal(read_map(tmp_path / name), found > 0)
+    pair = Pair("a", np.zeros((120, 180, 3), np.uint8), cells, mask_parts="instances")
+    (scores,) = Evaluator().score_maps([tmp_path / name], [pair]).images
+    assert scores.dice == pytest.approx(2 * 74 / (75 + 74))
+    assert (scores.cells.true, scores.cells.predicted, scores.cells.found) == (75, 74, 74)
+
+
+def test_few_cell_numbers_are_read_where_the_true_cells_are_numbered(tmp_path):
+    cells = np.zeros((40, 50), np.uint16)
+    cells[5:15, 5:15], cells[5:15, 15:25] = 1, 2
+    write_image(tmp_path / "a.tif", cells)
+    image = np.zeros((40, 50, 3), np.uint8)
+    numbered = Pair("a", image, cells, mask_parts="instances")
+    (scores,) = Evaluator().score_maps([tmp_path / "a.tif"], [numbered]).images
+    assert (scores.dice, scores.cells.true, scores.cells.found) == (1, 2, 2)
+    (failed,) = Evaluator().score_maps([tmp_path / "a.tif"], [Pair("a", image, cells > 0)]).failed
+    assert 'set mask_parts="instances", as for the masks' in failed.error
 
 
 def test_grey_maps_are_those_of_one_class(tmp_path):

@@ -23,13 +23,8 @@ from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_both, log_meanings, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
-from tiledseg.evaluate.maps import (
-    LoadedPair,
-    MeanMaps,
-    PrecomputedMaps,
-    PredictedMaps,
-    check_other_files,
-)
+from tiledseg.evaluate.map_files import check_other_files
+from tiledseg.evaluate.maps import LoadedPair, MeanMaps, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair, PrecisionCost
@@ -294,11 +289,11 @@ class _Run:
 
     def _scored(self, index: int, pair: Pair) -> ScoredImage:
         loaded = _loaded(index, pair, self._maps.known_classes)
-        labels, scores = self._maps.score(loaded, self._threshold[0])
+        labels, scores, cells = self._maps.score(loaded, self._threshold[0])
         self._check_used(scores)
         if self._in_f32 is not None:
             self._costs.append(self._cost(self._in_f32, loaded, labels, scores))
-        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored)
+        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored, cells)
         size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
         scores = replace(whole, pixel_size=size)
         return ScoredImage(loaded.image, loaded.truth, labels, scores, loaded.ignored)
@@ -307,7 +302,7 @@ class _Run:
         self, in_f32: PredictedMaps | MeanMaps, loaded: LoadedPair, labels: AnyArray, scores: ImageScores
     ) -> PrecisionCost:
         """Compare an image's labels with those of float32."""
-        wanted, f32 = in_f32.score(loaded, self._threshold[0])
+        wanted, f32, _ = in_f32.score(loaded, self._threshold[0])
         foreground, changed = np.count_nonzero(wanted), np.count_nonzero(wanted != labels)
         return PrecisionCost(loaded.name, f32.dice, scores.dice, int(foreground), int(changed))
 

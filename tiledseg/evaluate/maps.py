@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from tiledseg._validate import ELSEWHERE, invalid, listed, path_text, text_of_path
+from tiledseg._validate import invalid
 from tiledseg.config import recorded_loss
-from tiledseg.data import as_pairs, check_mask, mask_files
+from tiledseg.data import check_mask
 from tiledseg.engine import check_probabilities, warn_of_sums
-from tiledseg.errors import ArrayError, FileError, ModelError
+from tiledseg.errors import ArrayError, ModelError
+from tiledseg.evaluate.map_files import WHERE, map_and_cells
 from tiledseg.evaluate.score_map import MapScorer, scored_map
-from tiledseg.io import (
-    advised,
-    image_shape,
-    images_in,
-    open_image,
-    read_image,
-    read_probs,
-    stem_of,
-)
+from tiledseg.io import advised, image_shape
 from tiledseg.predict import Plan, SeamWatch, make_plan, run_plan
 
 if TYPE_CHECKING:
@@ -33,16 +24,11 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import EvaluateConfig
-    from tiledseg.data import Pair
     from tiledseg.engine import Network
     from tiledseg.errors import TiledSegError
     from tiledseg.evaluate.score_map import Loss
     from tiledseg.evaluate.scores import ImageScores
     from tiledseg.io import PixelSize
-
-_FEW, _SHOWN = 20, 6  # up to so many dark values are no probabilities
-_WHERE = f"Read the map with tiledseg.read_image, {ELSEWHERE}, and pass the array."
-_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +43,14 @@ class LoadedPair:
     ignored: AnyArray | None = None  # px that do not count (H, W); None where all count
     found: str = ""  # what the values of the mask were taken for
     pixel_size: PixelSize | None = None  # that the image's file states
+
+
+class Scored(NamedTuple):
+    """What is known of a map."""
+
+    labels: AnyArray  # (H, W)
+    scores: ImageScores  # without those of outlines and cells
+    cells: AnyArray | None = None  # (H, W), the number of the cell of each px; None where the map has none
 
 
 class MapSource(Protocol):
@@ -86,8 +80,8 @@ class MapSource(Protocol):
         """Raise a TiledSegError if a pair cannot be scored."""
         ...
 
-    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
-        """Return the labels of a map, and its scores without outlines and cells."""
+    def score(self, pair: LoadedPair, threshold: float) -> Scored:
+        """Score a map."""
         ...
 
 
@@ -141,7 +135,7 @@ class PredictedMaps:
             )
         check_mask(pair.truth, pair.image.shape, job.classes or len(self.labels) or 256)
 
-    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+    def score(self, pair: LoadedPair, threshold: float) -> Scored:
         """Predict an image as planned."""
         job = self.planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
@@ -155,7 +149,7 @@ class PredictedMaps:
         seconds, seams = time.perf_counter() - started - scorer.seconds, watch.report()
         scores, disagreement = scorer.scores(pair.name), seams.score if seams.seams else math.nan
         scores = replace(scores, tiles=len(job.grid), seconds=seconds, disagreement=disagreement)
-        return scorer.labels, scores
+        return Scored(scorer.labels, scores)
 
     def planned(self, pair: LoadedPair) -> Plan:
         """Return the plan of a checked pair; make another where its file has changed meanwhile."""
@@ -220,7 +214,7 @@ class MeanMaps:
         for one in self.parts:
             one.check(pair)
 
-    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+    def score(self, pair: LoadedPair, threshold: float) -> Scored:
         """Predict an image with each network, and average the maps at the image's size."""
         started, jobs = time.perf_counter(), [one.planned(pair) for one in self.parts]
         probs = run_plan(jobs[0], pair.image, watch=_checked(jobs[0].network.predictor))  # each for itself
@@ -234,7 +228,7 @@ class MeanMaps:
         _check_truth(pair.truth, max(2, probs.shape[2]))
         scorer = scored_map(probs, pair.truth, 1, threshold, jobs[0].borders, pair.ignored, self.loss)
         scores = replace(scorer.scores(pair.name), tiles=sum(len(job.grid) for job in jobs), seconds=seconds)
-        return scorer.labels, scores
+        return Scored(scorer.labels, scores)
 
 
 def _classes(part: PredictedMaps) -> str:
@@ -295,7 +289,7 @@ class PrecomputedMaps:
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
         ready = self.maps[pair.index]
-        with advised(_WHERE):
+        with advised(WHERE):
             size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
         if size != pair.truth.shape:
             raise invalid(
@@ -306,95 +300,16 @@ class PrecomputedMaps:
                 fix="Score a map at the size of its image.",
             )
 
-    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+    def score(self, pair: LoadedPair, threshold: float) -> Scored:
         """Read a map."""
         ready = self.maps[pair.index]
-        values = ready if isinstance(ready, np.ndarray) else read_map(ready)
+        values, cells = ready, None
+        if not isinstance(ready, np.ndarray):
+            values, cells = map_and_cells(ready, are_numbered=pair.cells is not None)
         tiles = self.tile_px or pair.truth.shape
         borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]
         _check_truth(pair.truth, max(2, values.shape[2] if values.ndim == 3 else self.classes))
         scorer = scored_map(
             values, pair.truth, self.classes, threshold, (borders[0], borders[1]), pair.ignored, self.loss
         )
-        return scorer.labels, scorer.scores(pair.name)
-
-
-def check_other_files(maps: Sequence[object], pairs: Sequence[Pair]) -> None:
-    """Refuse maps that are files of the images or of the truth, which would agree with itself."""
-    for ready, pair in zip(maps, pairs, strict=True):
-        found = text_of_path(ready)
-        own = [text_of_path(one) for one in (*mask_files(pair), pair.image)]
-        if found and os.path.realpath(found) in [os.path.realpath(one) for one in own if one]:
-            must, fix = "be other files than the images and their masks", "Name the folder of the maps."
-            raise invalid(FileError, "maps", must=must, got=found, fix=fix)
-
-
-def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
-    """Find the map of each pair in a folder, by its name; in folders within it where names are paths."""
-    wanted = as_pairs(pairs, "pairs")
-    deep = any("/" in pair.name for pair in wanted)
-    files: dict[str, list[Path]] = {}
-    for path in images_in([folder], recursive=deep):
-        place = path.parent.relative_to(path_text(folder)).parts if deep else ()
-        files.setdefault("/".join([*place, stem_of(path)]), []).append(path)
-    for pair in wanted:
-        found = files.get(pair.name, [])
-        if len(found) != 1:
-            raise invalid(
-                FileError,
-                str(folder),
-                must=f"hold one map of {pair.name}",
-                got=[path.name for path in found] or "none",
-                fix="Name each map after its image.",
-            )
-    return [files[pair.name][0] for pair in wanted]
-
-
-def classes_of_map(path: PathLike) -> int:
-    """Count the classes of a map's file, as `read_map` gives them, without its px."""
-    with advised(_WHERE):
-        shape = image_shape(path)
-    if len(shape) == 2:
-        return 1
-    with advised(_WHERE), open_image(path) as opened:
-        return shape[2] if opened.dtype.kind == "f" else 1
-
-
-def read_map(path: PathLike) -> AnyArray:
-    """Read a map from a file: probabilities (real numbers or grey values), or a mask as 0.0 and 1.0."""
-    if Path(path_text(path)).suffix.lower() in {".tif", ".tiff"}:
-        try:
-            return read_probs(path)
-        except FileError:  # it may hold grey values
-            pass
-    with advised(_WHERE):
-        picture = read_image(path)
-    grey = picture if picture.ndim == 2 else picture[..., 0]
-    if picture.dtype.kind == "f":
-        return picture.astype(np.float32)
-    if grey.dtype not in _WHITE or (picture.ndim == 3 and (picture != picture[..., :1]).any()):
-        raise invalid(
-            FileError,
-            str(path),
-            must="hold probabilities as real numbers or grey values",
-            got=f"{picture.dtype} of shape {picture.shape}",
-            fix="Save the map before it is coloured, or pass an array of tiledseg.read_image.",
-        )
-    white = _WHITE[grey.dtype]
-    if _is_mask(grey, white):
-        return np.asarray(np.not_equal(grey, 0), np.float32)
-    if int(grey.max()) <= white // 2 and len(np.unique(grey)) <= _FEW:
-        raise invalid(
-            FileError,
-            str(path),
-            must=f"hold 0 and {white}, 0 and 1, or grey values up to {white} as probabilities",
-            got=f"the values {listed(np.unique(grey), _SHOWN)}",
-            fix="If they are labels, pass an array of tiledseg.io.read_mask, and `classes`.",
-        )
-    return grey.astype(np.float32) / np.float32(white)
-
-
-def _is_mask(grey: AnyArray, white: int) -> bool:
-    """Say whether grey values are those of a mask: 0 and one of 1, 255 and the largest."""
-    present = [value for value in np.unique(grey).tolist() if value]
-    return not present or (len(present) == 1 and present[0] in {1, 255, white})
+        return Scored(scorer.labels, scorer.scores(pair.name), cells)

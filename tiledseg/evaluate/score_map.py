@@ -336,6 +336,7 @@ class ShapeScorer:
         labels: AnyArray,
         cells: AnyArray | None = None,
         ignored: AnyArray | None = None,
+        numbered: AnyArray | None = None,
     ) -> ImageScores:
         """Add outlines and cells to the scores of an image; px that do not count are `ignored`."""
         if truth.size > _MOST_PX:
@@ -343,21 +344,25 @@ class ShapeScorer:
             return scores
         if ignored is not None and ignored.all():  # nothing says that outlines and cells agree
             return scores
+        areas = cells is None and self.objects is None and numbered is None  # of the truth and the map
         parts = [
-            self._of_class((truth == label, labels == label), found, cells, ignored)
-            for label, found in enumerate(self._found(labels, max(len(scores.counts), 2)), start=1)
+            self._of_class((truth == label, labels == label), found, cells, ignored, areas=areas)
+            for label, found in enumerate(self._found(labels, max(len(scores.counts), 2), numbered), start=1)
         ]
         boundary, distances, instances = zip(*parts, strict=True)
         return replace(scores, boundary=boundary, distances=distances, instances=instances)
 
-    def _found(self, labels: AnyArray, classes: int) -> Iterator[AnyArray]:
-        """Give the predicted cells of each class."""
-        if self.objects is None:
+    def _found(self, labels: AnyArray, classes: int, numbered: AnyArray | None) -> Iterator[AnyArray]:
+        """Give the predicted cells of each class; those that a map of one class numbers as they are."""
+        if numbered is not None:
+            numbers, places = np.unique(numbered, return_inverse=True)
+            yield places.reshape(numbered.shape) + int(numbers[0] != 0)
+        elif self.objects is None:
             yield from (components(labels == label) for label in range(1, classes))
-            return
-        objects = label_objects(labels, self.objects, measure=False)
-        own = np.append(0, objects.table["class"])
-        yield from (np.where(own[objects.labels] == label, objects.labels, 0) for label in range(1, classes))
+        else:
+            objects = label_objects(labels, self.objects, measure=False)
+            own = np.append(0, objects.table["class"])
+            yield from (np.where(own[objects.labels] == one, objects.labels, 0) for one in range(1, classes))
 
     def _of_class(
         self,
@@ -365,12 +370,14 @@ class ShapeScorer:
         found_cells: AnyArray,
         cells: AnyArray | None,
         ignored: AnyArray | None,
+        *,
+        areas: bool,
     ) -> tuple[BoundaryCounts, float, InstanceCounts]:
         truth, found = masks
         tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
         if ignored is not None:
             found_cells = _counted_cells(found_cells, ignored)
-            if cells is None and self.objects is None:  # as the truth: connected areas of px that count
+            if areas:  # as the truth: connected areas of px that count
                 found_cells = components(found_cells > 0)
             truth, found = truth & ~ignored, found & ~ignored
         outlines = outline_distances(truth, found)
