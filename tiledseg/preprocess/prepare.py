@@ -95,7 +95,7 @@ def check_dtype(image: object, config: PreprocessingConfig) -> None:
         _checked_dtype(image, config)
 
 
-def _checked_dtype(image: Any, config: PreprocessingConfig) -> np.dtype[Any]:  # noqa: ANN401
+def _checked_dtype(image: Any, config: PreprocessingConfig) -> np.dtype[Any]:
     found: np.dtype[Any] = np.dtype(image.dtype)
     if (found.kind == "f") != (config.dtype == "float32") or (
         found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
