@@ -303,8 +303,9 @@ class PrecomputedMaps:
     def score(self, pair: LoadedPair, threshold: float) -> Scored:
         """Read a map."""
         ready = self.maps[pair.index]
-        values, cells = ready, None
-        if not isinstance(ready, np.ndarray):
+        if isinstance(ready, np.ndarray):
+            values, cells = ready, None
+        else:
             values, cells = map_and_cells(ready, are_numbered=pair.cells is not None)
         tiles = self.tile_px or pair.truth.shape
         borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]
