@@ -386,7 +386,7 @@ def test_predict_writes_what_is_asked_for(
     wanted = ["--write", "mask,overlay", "--batch-size", "2", "--quiet"]
     assert main(["predict", str(bundle), str(samples / "images"), "--output", str(tmp_path), *wanted]) == 0
     written = capsys.readouterr()
-    assert written.out == "2 predicted, 0 skipped, 0 failed\n"
+    assert written.out == f"2 predicted, 0 skipped, 0 failed; results in {tmp_path}\n"
     assert written.err == ""
     assert read_mask(tmp_path / "masks" / "smear_0005.png").shape == (64, 96)
     assert read_image(tmp_path / "overlays" / "smear_0006.png").shape == (64, 96, 3)
@@ -417,7 +417,7 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, samples: Path,
     Path(os.fsdecode(odd)).write_bytes(good[:700])
     code, out, err = run("predict", bundle, images, "--output", tmp_path / "out")
     assert code == 1
-    assert out == "1 predicted, 0 skipped, 2 failed\n"
+    assert out == f"1 predicted, 0 skipped, 2 failed; results in {tmp_path / 'out'}\n"
     assert "broken.png: " in err
     assert "\\udcff.png: " in err
     assert "Traceback" not in err

@@ -133,7 +133,7 @@ def predict(
     )
     done = config.changed(model=_text(name), inputs=tuple(map(_text, files)), tiling=tiling)
     settings.keep(output, predict=done, tiling=None)
-    settings.say(str(result).splitlines()[0])
+    settings.say(f"{str(result).splitlines()[0]}; results in {output}")
     settings.give(files=[_of_file(one) for one in result.outcomes], output=output)
     return 1 if result.failed else 0
 
