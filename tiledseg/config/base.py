@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
@@ -17,7 +16,15 @@ from pydantic import (
 from tiledseg._notebook import facts
 from tiledseg._storage import json_of
 from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
-from tiledseg.config.fields import fields_within, laid_over, named, names_of, settings_within
+from tiledseg.config.fields import (
+    complaint,
+    fields_within,
+    joined,
+    laid_over,
+    named,
+    names_of,
+    settings_within,
+)
 from tiledseg.config.toml import in_toml, read_toml, write_toml
 from tiledseg.errors import SettingError
 
@@ -131,7 +138,7 @@ class Config(BaseModel):
     def _sentences(cls, lines: list[ErrorDetails], *, in_file: bool) -> list[str]:
         """Say each wrong setting once: of a union's complaints that of the branch whose type fits."""
         best: dict[object, ErrorDetails] = {}
-        for line in _joined(lines):
+        for line in joined(lines):
             if line["type"] == "default_factory_not_called":  # for the sake of another line
                 continue
             known = best.setdefault(line["loc"][:1], line)
@@ -315,86 +322,6 @@ def _plain(value: Any) -> object:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     return value if isinstance(value, str) else text_of_path(value) or value
-
-
-_FIXES = {
-    "missing": "Give it a value.",
-    "int_type": "Give a whole number.",
-    "int_from_float": "Give a whole number.",
-    "float_type": "Give a number.",
-    "finite_number": "Give a number that is neither infinite nor NaN.",
-    "bool_type": "Use true or false.",
-    "string_type": "Give text.",
-    "string_unicode": "Rename the file: settings are text in UTF-8.",
-    "tuple_type": "Give a list.",
-    "literal_error": "Use one of these.",
-    "model_type": "Give a table of settings.",
-    "model_attributes_type": 'Give them by name, as in {"name": "unet", "levels": 5}.',
-    "too_short": "Give more values.",
-    "too_long": "Give fewer values.",
-    "string_pattern_mismatch": "Write it in that form.",
-}
-_NUMBERS = {"int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number"}
-_LIMITS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
-
-
-def _joined(lines: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Join the choices of several branches of a union into one line."""
-    choices: dict[object, list[str]] = {}
-    for line in lines:
-        if line["type"] == "literal_error":
-            choices.setdefault(line["loc"][:1], []).append(line["ctx"]["expected"])
-    numbers = {line["loc"][:-1]: _NUMBERS[line["type"]] for line in lines if line["type"] in _NUMBERS}
-    return [
-        line | {"msg": f"Input should be {_or(choices[line['loc'][:1]])}{_or_number(line, numbers)}"}
-        if line["type"] == "literal_error"
-        else line
-        for line in lines
-    ]
-
-
-def _or_number(line: ErrorDetails, numbers: dict[tuple[int | str, ...], str]) -> str:
-    """Name a number too where one is allowed beside the choices: the other branches of the union say so."""
-    in_union = str(line["loc"][-1]).startswith("literal[")
-    return f" or {numbers[line['loc'][:-1]]}" if in_union and line["loc"][:-1] in numbers else ""
-
-
-def _or(choices: list[str]) -> str:
-    """Write choices, of which each text holds one or several in quotes, as one list."""
-    found = dict.fromkeys(name for text in choices for name in re.findall(r"'([^']*)'", text))
-    names = [f"'{name}'" for name in found]  # those of several wrong entries are the same
-    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else " or ".join(choices)
-
-
-def complaint(where: str, line: ErrorDetails) -> str:
-    """Say what is wrong with one value."""
-    if line["type"] == "missing" and isinstance(line["loc"][-1], int):  # of a tuple that is too short
-        least = line["loc"][-1] + 1
-        return f"`{where}` must have at least {least} values; got {shown(line['input'])}. Give more values."
-    text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
-    text = text.replace("a valid dictionary or object to extract fields from", "settings")
-    for what in ("Tuple", "List", "String", "Data", "Value"):
-        text = text.replace(f"{what} should", "must")
-    given = line["input"]
-    found = "nothing" if line["type"] == "missing" else shown(given)
-    if isinstance(given, str) and (line["type"].endswith("_type") or given[:1].isdecimal()):
-        found = f"the text {found!r}"
-    return f"`{where}` {text}; got {found}. {_fix(line)}"
-
-
-def _fix(line: ErrorDetails) -> str:
-    if line["type"] in _LIMITS:
-        key, words = _LIMITS[line["type"]]
-        return f"Use {words} {line['ctx'][key]}."
-    if line["type"] == "literal_error":
-        near = did_you_mean(shown(line["input"]), re.findall(r"'([^']*)'", line["msg"]))
-        return near if near.startswith("Did") else _FIXES["literal_error"]
-    return _FIXES.get(line["type"], "See the class's docstring.")
 
 
 class Choice(Config):
