@@ -135,7 +135,9 @@ class WithoutExtras:
 def pytest_configure(config: pytest.Config) -> None:
     """Let these hooks see the modules of the package too, which are not in the folder of this file."""
     config.pluginmanager.register(WithoutExtras())
-    hypothesis.settings.load_profile("quick" if config.option.markexpr else "all")  # as the slow tests are
+    quick = bool(config.option.markexpr)  # without the slow tests
+    hypothesis.settings.load_profile("quick" if quick else "all")
+    _read["files"] = 2 if quick else 6
     if "openvino" in MISSING:  # an import that fails leaves half a module behind, which others then use
         config.option.ignore_glob = [*(config.option.ignore_glob or ()), "*/engine/openvino/*"]
 
@@ -156,7 +158,8 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"alpha": "keep", "page": 0},
     {"alpha": "drop", "at": {"z": 0, "t": 0}},
 )
-_MOST_BYTES, _MOST_FILES = 1 << 20, 6  # for each test: larger files take too long to read several times
+_MOST_BYTES = 1 << 20  # larger files take too long to read several times
+_read: dict[str, int] = {"files": 6}  # at most, for each test
 
 
 def read_alike(path: Path) -> int:
@@ -207,7 +210,7 @@ def one_reader(request: pytest.FixtureRequest) -> Iterator[None]:
     sizes = {
         path: sum(one.stat().st_size for one in inside.get(path, [path])) for path in [*sorted(zarrs), *alone]
     }
-    for path in [path for path, size in sizes.items() if size <= _MOST_BYTES][:_MOST_FILES]:
+    for path in [path for path, size in sizes.items() if size <= _MOST_BYTES][: _read["files"]]:
         read_alike(path)
 
 
@@ -247,14 +250,25 @@ _cleaned: dict[str, float] = {"bytes": 0}
 def bounded_memory() -> Iterator[None]:
     """Let the graphs of earlier tests go, which Keras keeps for the whole process."""
     yield
-    # Cleaning takes a tenth of a second, graphs are some 10 MB each: the nearer the limit, the sooner.
-    growth = max(16e6, (_LIMIT - _cleaned["bytes"]) / 8)
-    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + growth:
+    if "keras" in sys.modules and _grown() and _grown(trim=True):
         sys.modules["keras"].utils.clear_session(free_memory=False)  # as the next line does
         gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)  # or what was freed stays with the process
+        _trim()
         _cleaned["bytes"] = psutil.Process().memory_info().rss
+
+
+def _grown(*, trim: bool = False) -> bool:
+    """Say whether it is time to clean, which takes a tenth of a second: the nearer the limit, the sooner."""
+    if trim:
+        _trim()
+    growth = max(16e6, (_LIMIT - _cleaned["bytes"]) / 8)  # graphs are some 10 MB each
+    return psutil.Process().memory_info().rss > _cleaned["bytes"] + growth
+
+
+def _trim() -> None:
+    """Give back what was freed, as arrays are, which stays with the process otherwise."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module")

@@ -25,22 +25,27 @@ RUN = {"python", "pycon", "console"}
 SHOWN = {"text", "sh", "toml", "json", "{eval-rst}", "{include}", "{toctree}"}
 LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
-_FENCE = re.compile(r"^ *(?P<fence>```+) *(?P<tag>\S*).*\n(?P<code>(?:.*\n)*?) *(?P=fence) *$", re.MULTILINE)
+_FENCE = re.compile(
+    r"^ *(?P<fence>```+) *(?P<tag>\S*) *(?P<slow>slow\b)?.*\n(?P<code>(?:.*\n)*?) *(?P=fence) *$", re.MULTILINE
+)
 _COMMAND = re.compile(r"(.*\\\n)*.*\n")  # lines that end in a backslash go on
 
 
 class Block(NamedTuple):
-    """A fenced block: its tag, its text, the number of the line before its text."""
+    """A fenced block: its tag, its text, the number of the line before its text, and whether it is slow."""
 
     tag: str
     code: str
     line: int
+    slow: bool
 
 
 def blocks_of(text: str) -> list[Block]:
     """List the fenced blocks of a page in order."""
     found = _FENCE.finditer(text)
-    return [Block(one["tag"], one["code"], text.count("\n", 0, one.start("code"))) for one in found]
+    return [
+        Block(one["tag"], one["code"], text.count("\n", 0, one.start("code")), bool(one["slow"])) for one in found
+    ]
 
 
 def run_python(block: Block, page: str, names: dict[str, object]) -> None:
@@ -77,18 +82,31 @@ def run_console(block: Block, page: str, names: dict[str, object]) -> None:
         assert alike or not shown.strip(), f"{page}: {command} printed\n{done.stdout}\nnot\n{shown}"
 
 
-def run_page(text: str, page: str) -> None:
+def run_page(text: str, page: str, *, slow: bool = True) -> None:
     """Run a page's blocks in order, in the current folder, the Python ones in one namespace."""
     names: dict[str, object] = {"__name__": "__main__"}
     runners = {"python": run_python, "pycon": run_pycon, "console": run_console}
     for block in blocks_of(text):
-        if block.tag in runners:
+        if block.tag in runners and (slow or not block.slow):
             runners[block.tag](block, page, names)
+
+
+SLOW = [page for page in PAGES if any(block.slow for block in blocks_of(page.read_text(encoding="utf-8")))]
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_page(page.read_text(encoding="utf-8"), str(page), slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("page", SLOW, ids=lambda page: page.name)
+def test_page_runs_with_its_slow_blocks(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), str(page))
 
@@ -149,6 +167,14 @@ def test_blocks_share_one_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_wrong_page_is_caught(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((AssertionError, ValueError)):
+        run_page(page, "page")
+
+
+def test_a_slow_block_is_left_out_of_a_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "```python\na = 1\n```\n\n```python slow\na = 1 / 0\n```\n\n```pycon\n>>> a\n1\n```\n"
+    run_page(page, "page", slow=False)
+    with pytest.raises(ZeroDivisionError):
         run_page(page, "page")
 
 
