@@ -143,7 +143,7 @@ GRAPHS = {
 }  # fmt: skip
 
 
-SIMILAR = {("3 levels", 1), ("4 levels", 0), ("5 levels", 0), ("5 levels", 1), ("wide", 1)}
+SIMILAR = {("3 levels", 0), ("4 levels", 0), ("4 levels", 1), ("5 levels", 0), ("5 levels", 1), ("wide", 1)}
 """U-Nets are square: those of few levels stand for deeper ones, and one axis for the other."""
 
 

@@ -53,8 +53,17 @@ def fill(out: ImageSink, pixels: np.ndarray, step: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("step", [(300, 4096), (512, 1024), (97, 333)])
-@pytest.mark.parametrize("pixels", [LABELS, PROBS], ids=["labels", "probs"])
+@pytest.mark.parametrize(
+    ("pixels", "step"),
+    [
+        pytest.param(LABELS, (300, 4096), id="labels-rows"),
+        pytest.param(LABELS, (512, 1024), id="labels-tiles"),
+        pytest.param(LABELS, (97, 333), id="labels-any", marks=pytest.mark.slow),
+        pytest.param(PROBS, (300, 4096), id="probs-rows", marks=pytest.mark.slow),
+        pytest.param(PROBS, (512, 1024), id="probs-tiles", marks=pytest.mark.slow),
+        pytest.param(PROBS, (97, 333), id="probs-any"),
+    ],
+)
 def test_a_map_is_read_back_as_written(
     name: str, step: tuple[int, int], pixels: np.ndarray, tmp_path: Path
 ) -> None:

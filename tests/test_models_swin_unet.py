@@ -76,7 +76,7 @@ def test_window_attention_equals_loops_over_px(shift, size):
         np.testing.assert_allclose(got[one], attended(layer, x[one]), atol=1e-4)
 
 
-@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("shift", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_window_attention_of_free_size_is_the_same(shift):
     layer = drawn(WindowAttention(heads=2, window=4, shift=shift), 6)
     inputs = keras.Input((None, None, 6))

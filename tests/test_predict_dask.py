@@ -56,7 +56,7 @@ def test_a_masked_dask_array_is_refused() -> None:
     [
         (mean, (700, 900, 3)),
         (three, (100, 333, 1)),
-        (three, (64, 64, 3)),
+        pytest.param(three, (64, 64, 3), marks=pytest.mark.slow),
         pytest.param(three, (700, 900, 3), marks=pytest.mark.slow),
         pytest.param(mean, (100, 333, 1), marks=pytest.mark.slow),
         pytest.param(mean, (64, 64, 3), marks=pytest.mark.slow),

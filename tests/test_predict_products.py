@@ -89,7 +89,11 @@ def furthest(found: np.ndarray, wanted: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     ("form", "suffix", "network"),
-    [("ome-tiff", ".ome.tif", two), ("ome-zarr", ".ome.zarr", red), ("npy", ".npy", two)],
+    [
+        ("ome-tiff", ".ome.tif", two),
+        ("ome-zarr", ".ome.zarr", red),
+        pytest.param("npy", ".npy", two, marks=pytest.mark.slow),
+    ],
 )
 def test_streamed_maps_are_those_of_the_whole_image(
     form: str, suffix: str, network: object, slides: Path, tmp_path: Path

@@ -139,6 +139,8 @@ SIMILAR = {
     "strong",
     "dark tinted border",
     "grey border",
+    "black border with noise",
+    "blue pen",
     "green pen",
     "red pen",
     "violet pen",

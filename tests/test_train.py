@@ -175,8 +175,8 @@ def test_a_trained_network_segments_new_images(tmp_path, graph):
         made = (smear(128, 128, seed=seed, cell_px=(24, 36)) for seed in seeds)
         return [(one.image, one.mask) for one in made]
 
-    network = NORMED.changed(base_filters=8, norm="none")
-    config = settings(tmp_path, network=network, crop_size=48, steps_per_epoch=20)
+    network = TINY.changed(base_filters=8)
+    config = settings(tmp_path, network=network, crop_size=48, steps_per_epoch=20, batch_size=8)
     result = Trainer(config).fit(smears(*range(6)), smears(50), progress=False)
     assert result.history["loss"][-1] < 0.7 * result.history["loss"][0]
     both = either = 0
@@ -321,7 +321,7 @@ def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_every_optimizer_and_precision_learns(tmp_path, changes, request):
     if "clip" in changes:  # the one with most parts
         request.getfixturevalue("graph")
-    config = settings(tmp_path, epochs=2, steps_per_epoch=9, **changes)
+    config = settings(tmp_path, epochs=2, steps_per_epoch=6, **changes)
     before = keras.config.dtype_policy()
     result = Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
     assert result.history["loss"][-1] < result.history["loss"][0]
@@ -331,7 +331,7 @@ def test_every_optimizer_and_precision_learns(tmp_path, changes, request):
 
 def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine(tmp_path):
     cosine = {"name": "cosine", "warmup_epochs": 1.0, "final": 0.1}
-    config = settings(tmp_path, epochs=3, steps_per_epoch=4, schedule=cosine)
+    config = settings(tmp_path, epochs=2, steps_per_epoch=4, schedule=cosine)
     rates = []
 
     class Watch(keras.callbacks.Callback):
@@ -339,14 +339,14 @@ def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine(tmp_path):
             rates.append(float(self.model.optimizer.learning_rate))
 
     result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Watch()])
-    fall = [0.1 + 0.9 * (1 + np.cos(np.pi * step / 8)) / 2 for step in range(8)]
+    fall = [0.1 + 0.9 * (1 + np.cos(np.pi * step / 4)) / 2 for step in range(4)]
     assert rates == pytest.approx([1e-2 * share for share in (0.25, 0.5, 0.75, 1.0, *fall)])
     assert result.history["learning_rate"][-1] == pytest.approx(1e-3)
 
 
 def test_the_learning_rate_is_lowered_when_the_loss_does_not_improve(tmp_path):
     plateau = {"name": "plateau", "factor": 0.5, "patience": 2, "least": 3e-3}
-    config = settings(tmp_path, epochs=8, schedule=plateau, patience=None)
+    config = settings(tmp_path, epochs=6, schedule=plateau, patience=None)
     result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(2, -3.0)])
     rates, losses = result.history["learning_rate"], result.history["val_loss"]
     expected, rate, waited = [], 1e-2, 0
@@ -390,7 +390,7 @@ def test_the_average_of_the_weights_is_validated_and_saved(averaged):
     assert float(loss) == pytest.approx(result.history["val_loss"][result.best_epoch - 1], rel=1e-5)
 
 
-@pytest.mark.parametrize("batches", [12, 10])
+@pytest.mark.parametrize("batches", [pytest.param(12, marks=pytest.mark.slow), 10])
 def test_the_average_decays_with_the_steps_of_the_optimizer_not_with_the_batches(batches, tmp_path):
     ends = []
 
@@ -586,7 +586,7 @@ def test_the_learning_rate_finder_tells_a_fall_from_noise(steps, tmp_path, monke
 
 
 def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path, graph, monkeypatch):
-    config = settings(tmp_path, network=NORMED.changed(levels=1, base_filters=8), batch_size=2)
+    config = settings(tmp_path, network=TINY.changed(base_filters=8), batch_size=2)
     overfit = overfit_one_batch(config, blobs(1), steps=60)
     assert len(overfit.losses) == 60
     assert overfit.losses[-1] < 0.3 * overfit.losses[0]
