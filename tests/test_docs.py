@@ -26,7 +26,8 @@ SHOWN = {"text", "sh", "toml", "json", "{eval-rst}", "{include}", "{toctree}"}
 LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 _FENCE = re.compile(
-    r"^ *(?P<fence>```+) *(?P<tag>\S*) *(?P<slow>slow\b)?.*\n(?P<code>(?:.*\n)*?) *(?P=fence) *$", re.MULTILINE
+    r"^ *(?P<fence>```+) *(?P<tag>\S*) *(?P<slow>slow\b)?.*\n(?P<code>(?:.*\n)*?) *(?P=fence) *$",
+    re.MULTILINE,
 )
 _COMMAND = re.compile(r"(.*\\\n)*.*\n")  # lines that end in a backslash go on
 
@@ -44,7 +45,8 @@ def blocks_of(text: str) -> list[Block]:
     """List the fenced blocks of a page in order."""
     found = _FENCE.finditer(text)
     return [
-        Block(one["tag"], one["code"], text.count("\n", 0, one.start("code")), bool(one["slow"])) for one in found
+        Block(one["tag"], one["code"], text.count("\n", 0, one.start("code")), bool(one["slow"]))
+        for one in found
     ]
 
 
@@ -104,9 +106,7 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("page", SLOW, ids=lambda page: page.name)
-def test_page_runs_with_its_slow_blocks(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_runs_with_its_slow_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), str(page))
 

@@ -52,7 +52,9 @@ def test_strides_of_nested_sequential_and_uneven_networks():
     assert Network.of(plain).stride == (1, 1)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "float32", *(pytest.param(one, marks=pytest.mark.slow) for one in ("float64", "bool"))]
+)
 def test_the_compiled_call_equals_the_network_for_any_batch(dtype):
     model = network()
     predictor = Network.of(model)

@@ -209,6 +209,9 @@ COUNTS: dict[str, list[tuple[dict[str, Any], str, int]]] = {
 }
 """Parameters that a paper or its authors' code states, or derived as the comment says."""
 
+COSTLY: list[tuple[str, dict[str, Any]]] = [("u2net", {}), ("encoder_unet", {})]
+"""Those that are much alike: with fewer layers, or around another encoder."""
+
 OTHERS: dict[str, dict[str, Any]] = {
     "efficient_unet": {
         "encoder": "efficientnet-b1",
@@ -395,7 +398,7 @@ def test_softmax_of_one_class_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "settings", "which", "count"),
     [
-        pytest.param(name, *one, marks=pytest.mark.slow if name == "u2net" and not one[0] else ())
+        pytest.param(name, *one, marks=pytest.mark.slow if (name, one[0]) in COSTLY else ())
         for name, stated in COUNTS.items()
         for one in stated
     ],

@@ -189,9 +189,9 @@ def test_segmenter_never_changes_but_can_be_copied(segmenter):
 @pytest.mark.parametrize(
     "config",
     [
-        CONFIG,
+        pytest.param(CONFIG, marks=pytest.mark.slow),
         CONFIG.changed(norm="batch_renorm", activation="mish", classes=5),
-        CONFIG.changed(norm="group", input_shape=(16, 24, 1)),
+        pytest.param(CONFIG.changed(norm="group", input_shape=(16, 24, 1)), marks=pytest.mark.slow),
         CONFIG.changed(norm="none", input_shape=(None, 16, 4), classes=2, final_activation="sigmoid"),
     ],
 )

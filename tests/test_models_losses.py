@@ -302,7 +302,13 @@ def test_a_loss_refuses_class_weights_for_another_number_of_channels(name, class
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("classes", "weights"), [(1, None), (1, (0.5, 2.0)), (3, None), (3, (1.0, 2.0, 4.0))]
+    ("classes", "weights"),
+    [
+        pytest.param(1, None, marks=pytest.mark.slow),
+        (1, (0.5, 2.0)),
+        (3, None),
+        pytest.param(3, (1.0, 2.0, 4.0), marks=pytest.mark.slow),
+    ],
 )
 def test_the_loss_of_a_map_that_comes_in_rows_is_that_of_training(name, classes, weights):
     truth, probs = random_maps((1, 29, 23, classes))

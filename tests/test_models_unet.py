@@ -56,7 +56,7 @@ def test_two_levels_have_the_parameters_worked_out_by_hand():
     norms = 4 * (2 + 2 + 4 + 4 + 2 + 2)
     head = 2 * 3 + 3
     config = UNetConfig(input_shape=(8, 8, 3), levels=2, base_filters=2, base_kernel=5, classes=3)
-    assert UNetBuilder(config).build().count_params() == convs + norms + head
+    assert without_weights(UNetBuilder(config)).count_params() == convs + norms + head
 
 
 @pytest.mark.parametrize("norm", ["batch", "batch_renorm", "group", "none"])
@@ -73,7 +73,7 @@ def test_count_equals_the_built_network(norm, levels, filters, kernel, channels,
         base_kernel=kernel,
         norm=norm,
     )
-    assert UNetBuilder(config).count() == UNetBuilder(config).build().count_params()
+    assert UNetBuilder(config).count() == without_weights(UNetBuilder(config)).count_params()
 
 
 # --- shapes ----------------------------------------------------------------------------------------
@@ -84,8 +84,7 @@ def test_count_equals_the_built_network(norm, levels, filters, kernel, channels,
     [
         (1, 5),
         (3, 1),
-        (4, 5),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 1), (3, 5), (4, 1))),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 1), (3, 5), (4, 1), (4, 5))),
     ],
 )
 def test_output_has_the_size_of_the_input_and_one_channel_per_class(channels, classes):
@@ -129,7 +128,7 @@ def test_size_that_is_no_multiple_of_the_stride_is_refused():
     ],
 )
 def test_norm_follows_each_convolution(norm, kind):
-    network = UNetBuilder(SMALL.changed(norm=norm)).build()
+    network = without_weights(UNetBuilder(SMALL.changed(norm=norm)))
     norms = [layer for layer in network.layers if "_norm_" in layer.name]
     assert len(norms) == (0 if norm == "none" else 10)
     assert all(isinstance(layer, kind) for layer in norms)
@@ -142,12 +141,12 @@ def test_norm_follows_each_convolution(norm, kind):
 
 @pytest.mark.parametrize(("filters", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
 def test_groups_divide_the_filters(filters, groups):
-    network = UNetBuilder(SMALL.changed(norm="group", base_filters=filters, levels=2)).build()
+    network = without_weights(UNetBuilder(SMALL.changed(norm="group", base_filters=filters, levels=2)))
     assert network.get_layer("encoder_0_norm_a").groups == groups
 
 
 def test_dilation_shrinks_with_depth():
-    network = UNetBuilder(SMALL.changed(dilation=2)).build()
+    network = without_weights(UNetBuilder(SMALL.changed(dilation=2)))
     dilations = {layer.name: layer.dilation_rate for layer in network.layers if "_conv_" in layer.name}
     assert dilations["encoder_0_conv_a"] == dilations["decoder_0_conv_b"] == (2, 2)
     assert dilations["encoder_1_conv_a"] == dilations["bridge_conv_a"] == (1, 1)
@@ -172,17 +171,17 @@ def test_mish_is_x_times_tanh_of_softplus():
     [(1, None, "sigmoid"), (3, None, "softmax"), (3, "sigmoid", "sigmoid"), (1, "linear", "linear")],
 )
 def test_final_activation(classes, given, used):
-    network = UNetBuilder(SMALL.changed(classes=classes, final_activation=given, levels=1)).build()
+    network = without_weights(UNetBuilder(SMALL.changed(classes=classes, final_activation=given, levels=1)))
     assert keras.activations.serialize(network.get_layer("output").activation) == used
 
 
 def test_no_dropout_no_layers():
-    names = layer_names(UNetBuilder(SMALL.changed(dropout=0.0)).build())
+    names = layer_names(without_weights(UNetBuilder(SMALL.changed(dropout=0.0))))
     assert not [name for name in names if "dropout" in name]
 
 
 def test_skips_go_to_their_own_level():
-    network = UNetBuilder(SMALL).build()
+    network = without_weights(UNetBuilder(SMALL))
     for level in (0, 1):
         up, skip = network.get_layer(f"decoder_{level}_concat").input
         assert up.shape == skip.shape == (None, 16 // 2**level, 24 // 2**level, 4 * 2**level)

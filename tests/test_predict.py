@@ -19,6 +19,7 @@ from tiledseg.config import Blend, PreprocessingConfig
 from tiledseg.errors import ArrayError, CancelledError, FileError, ModelError, SettingError
 from tiledseg.export import write_geojson
 from tiledseg.io import write_image
+from tiledseg.models import builder_for
 from tiledseg.objects import label_objects, tiled_objects
 from tiledseg.predict import seam_report
 from tiledseg.preprocess import prepare
@@ -221,7 +222,7 @@ def test_the_default_tiling_fits_every_network(name):
     size = {"unet": 64, "swin_unet": 256}[name]
     config = {"name": name, "input_shape": (size, size, 3)}
     small = {"unet": {"levels": 3, "base_filters": 2}, "swin_unet": {"embedding": 12}}[name]
-    plan = ts.plan(ts.build_model(config | small), (600, 700, 3))
+    plan = ts.plan(builder_for(config | small).build(blank=True), (600, 700, 3))
     assert plan.grid.tile_shape == (size, size)
     assert plan.grid.y.alignment + plan.grid.y.overlap <= size
 

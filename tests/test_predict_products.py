@@ -34,7 +34,7 @@ TILING = ts.TilingConfig(tile_size=256, overlap=64)
 @cache  # not for each process that only collects these tests
 def wide() -> np.ndarray:
     return (
-        np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8).repeat(35, 0).repeat(90, 1)[:, :5300]
+        np.random.default_rng(0).integers(0, 256, (14, 60, 3), np.uint8).repeat(35, 0).repeat(90, 1)[:, :5300]
     )
 
 

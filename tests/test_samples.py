@@ -44,7 +44,8 @@ def test_stain_and_cells_differ_from_seed_to_seed():
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.slow if place > 2 else ()) for place, seed in enumerate(SEEDS)]
+    "seed",
+    [pytest.param(seed, marks=pytest.mark.slow if place > 2 else ()) for place, seed in enumerate(SEEDS)],
 )
 def test_cells_cover_a_sane_share(seed):
     assert 0.01 < drawn(seed).mask.mean() < 0.3

@@ -29,7 +29,7 @@ pytest.importorskip("openvino")
 UNUSED = "keras tensorflow openvino.tools.ovc asyncio tifffile.tifffile scipy dask cv2 tiledseg.config.train"
 LOADED = f"{set(UNUSED.split())} & set(sys.modules)"
 CONFIG = ts.UNetConfig(
-    input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.1, norm="batch"
+    input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.1, norm="batch"
 )
 TILE = (64, 96)
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
