@@ -418,3 +418,10 @@ def test_numbers_of_numpy_are_numbers():
 def test_a_message_about_a_file_speaks_of_its_tables(text, message):
     with pytest.raises(SettingError, match=re.escape(message)):
         RunConfig.from_toml(text)
+
+
+def test_objects_are_cut_as_the_mask_also_after_a_round_trip():
+    config = RunConfig(predict={"threshold": 0.3, "objects": {"min_area": 5}})
+    for again in (RunConfig.from_toml(config.to_toml()), RunConfig.from_json(config.to_json())):
+        assert again == config
+        assert (again.predict.threshold, again.predict.objects.threshold) == (0.3, None)

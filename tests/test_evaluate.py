@@ -406,3 +406,31 @@ def test_maps_of_an_ensemble_have_to_agree_before_they_are_averaged(models: list
 def test_an_image_in_both_lists_of_an_evaluation_is_told_by_its_arguments() -> None:
     with pytest.raises(SettingError, match="`valid` must have no image of `pairs`"):
         Evaluator().evaluate(echo, [(MAP, TRUTH)], valid=[(MAP, TRUTH)])
+
+
+def test_cells_of_an_evaluation_are_those_of_its_threshold() -> None:
+    with pytest.raises(SettingError, match=r"`objects.threshold` must be left out.* got 0.9\. Set"):
+        EvaluateConfig(objects={"threshold": 0.9})
+    with pytest.raises(SettingError, match=r"`threshold` must be left out for a map of labels; got 0.9"):
+        score_map(MAP, TRUTH, objects={"threshold": 0.9})
+
+
+def test_cells_are_limited_by_their_area_where_a_px_size_is_stated() -> None:
+    image = np.zeros((40, 40), np.float32)
+    image[2:8, 2:8], image[20:36, 20:36] = 1, 1  # 36 and 256 px, 9 and 64 µm²
+    settings = {"objects": {"min_area": 10, "area_unit": "um2"}, "pixel_size": 0.5, "cell_px": 1}
+    (one,) = Evaluator(settings).evaluate(echo, [(image, image > 0)]).images
+    assert (one.cells.true, one.cells.predicted) == (2, 1)
+
+
+def test_an_error_of_a_callback_is_named() -> None:
+    with pytest.raises(SettingError, match="`callback` failed: ZeroDivisionError"):
+        Evaluator().evaluate(echo, [(MAP, TRUTH)], callback=lambda _: 1 // 0)
+
+
+def test_results_hold_scores_of_the_same_classes() -> None:
+    one, other = score_map(MAP, TRUTH), score_map(two(MAP[..., np.newaxis]), TRUTH)
+    with pytest.raises(SettingError, match="`images` must have the same classes; got scores of 1 and 2"):
+        EvaluationResult((one, other))
+    with pytest.raises(SettingError, match=r"`images\[0\]` must be of type ImageScores.* result.images"):
+        EvaluationResult((EvaluationResult((one,)),))  # type: ignore[arg-type]

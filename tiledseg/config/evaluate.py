@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Given, Micrometres, Named, NotNegative, Regex, or_else
@@ -46,6 +46,14 @@ class EvaluateConfig(Config):
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
     first group, or all that it finds. Intervals then draw whole groups. None where each image is its
     own group."""
+
+    @model_validator(mode="after")
+    def _cut_once(self) -> Self:
+        cut = None if self.objects is None else self.objects.threshold
+        if cut is not None:
+            must = "be left out, since cells are made of the labels that are scored"
+            raise self._invalid("objects.threshold", must, "Set `threshold` of the evaluation.", got=cut)
+        return self
 
 
 def _several(value: object) -> object:

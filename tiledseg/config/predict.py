@@ -104,11 +104,11 @@ class ObjectsConfig(Config):
     4
     """
 
-    threshold: _Inner | Annotated[tuple[_Inner, ...], as_tuple] = 0.5
+    threshold: _Inner | Annotated[tuple[_Inner, ...], as_tuple] | None = None
     """Probability from which a px belongs to an object, in a map of one class, or of background and
-    foreground. With more classes a px has the class of its largest probability, and class 0 is the
-    background; with a threshold for each of the classes 1, 2, …, a px below that of its class is background
-    too."""
+    foreground; None for that of the mask, or 0.5. With more classes a px has the class of its largest
+    probability, and class 0 is the background; with a threshold for each of the classes 1, 2, …, a px below
+    that of its class is background too."""
     connectivity: Annotated[Literal[4, 8], as_numbers] = 4
     """With 4, px that touch only at a corner belong to different objects; with 8, to the same one."""
     fill_holes: bool = False
@@ -173,8 +173,7 @@ class PredictConfig(ReadConfig):
     """Dtype of probabilities; None for float16 in a TIFF, and float32 in the other formats, which have no
     float16."""
     objects: Given[ObjectsConfig] = or_else(ObjectsConfig())
-    """Which areas are one object, and which of them count. Where it states no threshold, that of the mask
-    is used."""
+    """Which areas are one object, and which of them count."""
     labels_format: Literal["ome-tiff", "ome-zarr", "npy"] = "ome-tiff"
     """Format of labels."""
     table_format: Literal["csv", "parquet"] = "csv"

@@ -14,6 +14,7 @@ from tiledseg._validate import (
     check_callable,
     invalid,
     items_of,
+    raised_as,
     settings_of,
     shown,
     whole_number,
@@ -265,7 +266,8 @@ class _Run:
                     else:
                         images.append(scored.scores)
                         if callback:
-                            callback(scored)
+                            with raised_as(SettingError, "`callback` failed", "Correct it."):
+                                callback(scored)
                 advance(1)
         failures = tuple(failed[index] for index in sorted(failed))
         labels, costs, loss = self._maps.labels, tuple(self._costs), (self._maps.loss or (None,))[0]
@@ -293,9 +295,9 @@ class _Run:
         self._check_used(scores)
         if self._in_f32 is not None:
             self._costs.append(self._cost(self._in_f32, loaded, labels, scores))
-        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored, cells)
         size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
-        scores = replace(whole, pixel_size=size)
+        scores = replace(scores, pixel_size=size)
+        scores = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored, cells)
         return ScoredImage(loaded.image, loaded.truth, labels, scores, loaded.ignored)
 
     def _cost(

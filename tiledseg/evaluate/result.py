@@ -23,6 +23,7 @@ from tiledseg.evaluate.scores import (
     added,
     cell_intervals,
     cell_scores,
+    check_images,
     mean,
     median,
     medians,
@@ -99,6 +100,10 @@ class EvaluationResult:
     precision_costs: tuple[PrecisionCost, ...] = ()
     loss: LossConfig | None = None
 
+    def __post_init__(self) -> None:
+        """Check that all images have scores of the same classes."""
+        check_images(self.images)
+
     @property
     def counts(self) -> tuple[Counts, ...]:
         """Counts of all images together, one for each class as in `ImageScores`."""
@@ -113,10 +118,8 @@ class EvaluationResult:
     def class_names(self) -> tuple[str, ...]:
         """Name of each class that has counts: `labels`, or generic names if there are none."""
         n_classes = len(self.counts)
-        if len(self.labels) == n_classes:
-            return self.labels
-        if n_classes < 2:
-            return ("foreground",)[:n_classes]
+        if len(self.labels) == n_classes or n_classes < 2:
+            return self.labels if len(self.labels) == n_classes else ("foreground",)[:n_classes]
         return ("background", *(f"class {label}" for label in range(1, n_classes)))
 
     @property
@@ -175,8 +178,7 @@ class EvaluationResult:
         sums["disagreement"] = median([one.disagreement for one in self.images])
         sums["seconds"] = sum(one.seconds for one in self.images) if self.images else math.nan
         sums["megapixels"] = sum(one.megapixels for one in self.images)
-        known = sums["seconds"] > 0
-        sums["megapixels_per_second"] = sums["megapixels"] / sums["seconds"] if known else math.nan
+        sums["megapixels_per_second"] = sums["megapixels"] / (sums["seconds"] or math.nan)
         return sums
 
     def intervals(self, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
@@ -281,9 +283,8 @@ class EvaluationResult:
         SettingError
             If `n_images` is not a whole number of at least 0.
         """
-        at_most = whole_number("n_images", n_images, least=0)
         known = [one for one in self.images if not math.isnan(one.dice)]
-        return tuple(sorted(known, key=lambda one: one.dice)[:at_most])
+        return tuple(sorted(known, key=lambda one: one.dice)[: whole_number("n_images", n_images, least=0)])
 
     def to_csv(self, path: PathLike) -> None:
         """Write one line per image as CSV.
@@ -363,14 +364,13 @@ class EvaluationResult:
         write_text(path, as_markdown(self.images, *self._below()))
 
     def __repr__(self) -> str:
-        sums = self.summary()
         scored = f"{counted(len(self.images), 'image')}, {len(self.failed)} failed"
-        return f"EvaluationResult({scored}: mean dice {number(sums['dice_mean'])})"
+        return f"EvaluationResult({scored}: mean dice {number(self.summary()['dice_mean'])})"
 
     def _repr_html_(self) -> str:
         foot, notes = self._below()
-        rows = table_of(self.images, foot)
-        return table(rows[0], rows[1:]) + "".join(map(paragraph, notes))
+        head, *rows = table_of(self.images, foot)
+        return table(head, rows) + "".join(map(paragraph, notes))
 
     def __str__(self) -> str:
         return as_text(self.images, *self._below())

@@ -253,12 +253,12 @@ def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list
 
 def _true_cells(cells: AnyArray, truth: AnyArray) -> AnyArray:
     found = array_of(in_memory(cells, "cells"), "cells")
-    if found.dtype.kind not in "iu" or found.shape != truth.shape:
+    if found.dtype.kind not in "iu" or found.shape != truth.shape or (found.size and found.min() < 0):
         raise invalid(
             ArrayError,
             "cells",
-            must=f"hold integers of shape {truth.shape}",
-            got=f"{found.dtype} of shape {found.shape}",
+            must=f"hold integers from 0 up, of shape {truth.shape}",
+            got=f"{found.dtype} of shape {found.shape}, from {found.min(initial=0)} up",
             fix="Give 0 or a number for each cell, at the size of `truth`, or leave it out.",
         )
     outside = (found != 0) & (truth == 0)
@@ -305,13 +305,9 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             fix="Convert it, for example with astype(numpy.float32) / 255.",
         )
     if truth.ndim != 2 or prediction.shape[:2] != truth.shape:
-        raise invalid(
-            ArrayError,
-            "truth",
-            must=f"have the height and width of `prediction`, {prediction.shape[:2]}",
-            got=truth.shape,
-            fix="Compare the map at the size of its image; resize neither.",
-        )
+        must = f"have the height and width of `prediction`, {prediction.shape[:2]}"
+        fix = "Compare the map at the size of its image; resize neither."
+        raise invalid(ArrayError, "truth", must=must, got=truth.shape, fix=fix)
     if not prediction.size:
         must, fix = "have at least 1 px and 1 class", "Check how it was read."
         raise invalid(ArrayError, "prediction", must=must, got=prediction.shape, fix=fix)
@@ -347,20 +343,21 @@ class ShapeScorer:
         areas = cells is None and self.objects is None and numbered is None  # of the truth and the map
         parts = [
             self._of_class((truth == label, labels == label), found, cells, ignored, areas=areas)
-            for label, found in enumerate(self._found(labels, max(len(scores.counts), 2), numbered), start=1)
+            for label, found in enumerate(self._found(labels, scores, numbered), start=1)
         ]
         boundary, distances, instances = zip(*parts, strict=True)
         return replace(scores, boundary=boundary, distances=distances, instances=instances)
 
-    def _found(self, labels: AnyArray, classes: int, numbered: AnyArray | None) -> Iterator[AnyArray]:
+    def _found(self, labels: AnyArray, scores: ImageScores, numbered: AnyArray | None) -> Iterator[AnyArray]:
         """Give the predicted cells of each class; those that a map of one class numbers as they are."""
+        classes = max(len(scores.counts), 2)
         if numbered is not None:
             numbers, places = np.unique(numbered, return_inverse=True)
             yield places.reshape(numbered.shape) + int(numbers[0] != 0)
         elif self.objects is None:
             yield from (components(labels == label) for label in range(1, classes))
         else:
-            objects = label_objects(labels, self.objects, measure=False)
+            objects = label_objects(labels, self.objects, pixel_size=scores.pixel_size, measure=False)
             own = np.append(0, objects.table["class"])
             yield from (np.where(own[objects.labels] == one, objects.labels, 0) for one in range(1, classes))
 

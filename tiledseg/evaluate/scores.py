@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tiledseg._validate import shown
+from tiledseg._validate import all_of, invalid, shown
+from tiledseg.errors import SettingError
 from tiledseg.metrics import (
     IOU_THRESHOLDS,
     BoundaryCounts,
@@ -173,6 +174,16 @@ class ImageScores:
     def megapixels(self) -> float:
         """Size of the image in millions of px."""
         return self.shape[0] * self.shape[1] / 1e6
+
+
+def check_images(images: object) -> None:
+    """Check that scores of images are of the same classes."""
+    known = all_of(ImageScores, images, "images", "Pass the images of results: result.images.")
+    numbers = sorted({len(one.counts) for one in known})
+    if len(numbers) > 1:
+        must, fix = "have the same classes", "Put images of different classes into results of their own."
+        got = f"scores of {' and '.join(map(str, numbers))} classes"
+        raise invalid(SettingError, "images", must=must, got=got, fix=fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class ObjectsSink:
         except Exception:  # noqa: BLE001  of a class of the user's
             must, fix = "be a dtype of NumPy", "Pass the dtype of the map, for example float32."
             raise invalid(SettingError, "dtype", must=must, got=dtype, fix=fix) from None
-        self._settings = settings_of(ObjectsConfig, config, "config")
+        self._settings = _cut(settings_of(ObjectsConfig, config, "config"), self.dtype)
         image = as_array(image)
         if image is not None and check_image(image)[:2] != self.shape[:2]:
             must, fix = f"have the map's size, (H, W) = {self.shape[:2]}", "Give one that belongs to the map."
@@ -109,9 +109,10 @@ class ObjectsSink:
         self._limits = _limits(self._settings, self._pixel_size)
         self._last = False
         if self.dtype.kind == "f":
-            _check_thresholds(self._settings.threshold, self.shape)
+            threshold = self._settings.threshold or _EVEN
+            _check_thresholds(threshold, self.shape)
             # of two classes with another threshold than 0.5, only the second says where the foreground is
-            self._last = self.shape[2:] == (2,) and not _is_even(self._settings.threshold)
+            self._last = self.shape[2:] == (2,) and not _is_even(threshold)
         self._joiner = RunJoiner(
             self.shape[1],
             self._settings.connectivity,
@@ -311,6 +312,16 @@ def _limits(settings: ObjectsConfig, pixel_size: PixelSize | None) -> tuple[floa
     return settings.min_area / px, most / px
 
 
+def _cut(settings: ObjectsConfig, dtype: np.dtype[Any]) -> ObjectsConfig:
+    """Set the threshold of a map of probabilities; labels have none."""
+    if dtype.kind == "f":
+        return settings if settings.threshold is not None else settings.changed(threshold=_EVEN)
+    if settings.threshold is not None:
+        must, fix = "be left out for a map of labels", "Give probabilities, or leave it out."
+        raise invalid(SettingError, "threshold", must=must, got=settings.threshold, fix=fix)
+    return settings
+
+
 def _check_thresholds(threshold: float | tuple[float, ...], shape: tuple[int, ...]) -> None:
     """Check that there is a threshold for each class but the background."""
     wanted = max(1, shape[2] - 1) if len(shape) == 3 else 1
@@ -337,7 +348,9 @@ def _joined_class(settings: ObjectsConfig) -> int:
 
 def _classes(band: AnyArray, settings: ObjectsConfig) -> tuple[AnyArray, AnyArray | None]:
     """Return the class of each px of a band of labels or probabilities, and the seeds that classes mark."""
-    classes = check_labels(band, "map") if band.dtype.kind != "f" else _likeliest(band, settings.threshold)
+    classes = (
+        check_labels(band, "map") if band.dtype.kind != "f" else _likeliest(band, settings.threshold or _EVEN)
+    )
     if settings.boundary_class is not None:
         return classes, np.where(classes == settings.boundary_class, 0, classes)
     if settings.centre_class is not None:

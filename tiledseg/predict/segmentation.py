@@ -358,7 +358,7 @@ class MapSink:
     ) -> None:
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        own = "threshold" not in settings.model_fields_set
+        own = settings.threshold is None
         self.settings: ObjectsConfig = settings.changed(threshold=threshold) if own else settings
         self.objects = ObjectsSink(self.shape, np.float32, self.settings, image=image, pixel_size=pixel_size)
         self.map: FloatArray | None = np.zeros(self.shape, np.float32) if keep_map else None
