@@ -479,6 +479,17 @@ def test_maps_of_cell_numbers_are_foreground_and_their_cells_are_compared(tmp_pa
     assert (scores.cells.true, scores.cells.predicted, scores.cells.found) == (75, 74, 74)
 
 
+def test_masks_of_which_0_is_white_are_read_as_masks_are(tmp_path):
+    truth = touching_cells() > 0
+    pair = Pair("a", np.zeros((120, 180, 3), np.uint8), truth)
+    tifffile.imwrite(tmp_path / "a.tif", truth)  # tifffile stores booleans so
+    assert Evaluator().score_maps([tmp_path / "a.tif"], [pair]).images[0].dice == 1
+    tifffile.imwrite(tmp_path / "a.tif", np.uint8(255) * truth, photometric="miniswhite")
+    (failed,) = Evaluator().score_maps([tmp_path / "a.tif"], [pair]).failed
+    assert "0 is white" in failed.error
+    assert "tiledseg.io.read_mask, which takes this" in failed.error
+
+
 def test_few_cell_numbers_are_read_where_the_true_cells_are_numbered(tmp_path):
     cells = np.zeros((40, 50), np.uint16)
     cells[5:15, 5:15], cells[5:15, 15:25] = 1, 2

@@ -19,6 +19,7 @@ from tiledseg.io import (
     image_shape,
     images_in,
     mask_of,
+    mask_values,
     open_image,
     read_image,
     read_probs,
@@ -93,14 +94,14 @@ def map_and_cells(path: PathLike, *, are_numbered: bool = False) -> tuple[AnyArr
             return _of_real_numbers(read_probs(path), named(path))
         except FileError:  # it may hold grey values
             pass
+    if (mask := _mask_in(path, are_numbered=are_numbered)) is not None:
+        return mask.labels.astype(np.float32), mask.cells
     with advised(WHERE):
         picture = read_image(path)
     grey = picture if picture.ndim == 2 else picture[..., 0]
     if picture.dtype.kind == "f":
         return _of_real_numbers(picture.astype(np.float32), named(path))
     is_grey = picture.ndim == 2 or not (picture != picture[..., :1]).any()
-    if is_grey and (mask := _mask_of(grey, named(path), are_numbered=are_numbered)) is not None:
-        return mask.labels.astype(np.float32), mask.cells
     if grey.dtype not in _WHITE or not is_grey:
         raise invalid(
             FileError,
@@ -130,6 +131,19 @@ def _of_real_numbers(values: AnyArray, name: str) -> tuple[AnyArray, AnyArray | 
         if mask is not None:
             return mask.labels.astype(np.float32), mask.cells
     return values, None
+
+
+def _mask_in(path: PathLike, *, are_numbered: bool) -> Mask | None:
+    """Read whole numbers of one channel as a mask's file is read: as stored; None for any others."""
+    if classes_of_map(path) > 1:
+        return None
+    with advised(f"Read the map with tiledseg.io.read_mask, {ELSEWHERE}, and pass the array."):
+        values, lossy = mask_values(path, "auto")
+    is_one = values.ndim == 2 or not (values != values[..., :1]).any()
+    if lossy or values.dtype.kind == "f" or not is_one:
+        return None
+    grey = values if values.ndim == 2 else values[..., 0]
+    return _mask_of(grey, named(path), are_numbered=are_numbered)
 
 
 def _mask_of(grey: AnyArray, name: str, *, are_numbered: bool) -> Mask | None:
