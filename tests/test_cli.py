@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import warm_python
 
 import tiledseg
@@ -867,11 +869,40 @@ def test_export_of_instances_and_of_px_that_do_not_count(
         assert main([*arguments, *options, "--output", str(tmp_path / f"out{number}")]) == 0
         with zipfile.ZipFile(tmp_path / f"out{number}" / "roi" / "a.zip") as found:
             assert len(found.namelist()) == 2 - number
-    write_image(tmp_path / "masks" / "b.png", np.zeros((30, 40, 3), np.uint8))
+    write_image(tmp_path / "masks" / "b.png", np.dstack([labels, labels, 0 * labels]))
     assert main([*arguments, "geojson", "--output", str(tmp_path / "out2")]) == 1
-    assert "hold labels (H, W) for --instances" in capsys.readouterr().err
+    assert "3 channels that differ" in capsys.readouterr().err
     monkeypatch.setattr("tiledseg.cli.export.first_alike", lambda folder, names: ("a", "b"))
     assert "unique stem" in fail(capsys, *arguments, "geojson", "--output", tmp_path / "out3")
+
+
+def test_export_reads_numbers_of_objects_as_masks_are_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cells = np.zeros((60, 90), np.uint8)
+    for number, (y, x) in enumerate(itertools.product(range(0, 60, 20), range(0, 90, 30)), 1):
+        cells[y + 1 : y + 15, x + 1 : x + 20] = number
+
+    def exported(name: str, *options: str) -> tuple[int, str]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        given = ["export", str(tmp_path / name), "--output", str(out), "--write", "geojson", "--instances"]
+        status, text = main([*given, *options]), capsys.readouterr().err
+        path = out / "geojson" / f"{name[0]}.geojson"
+        return (len(json.loads(path.read_text())["features"]), text) if status == 0 else (0, text)
+
+    tifffile.imwrite(tmp_path / "a.tif", cells, photometric="miniswhite")
+    assert "0 is white" in exported("a.tif")[1]  # the background was an object, too
+    assert exported("a.tif", "--palette", "index")[0] == 9
+    tifffile.imwrite(tmp_path / "b.tif", cells.astype(np.float32))
+    assert exported("b.tif")[0] == 9
+    tifffile.imwrite(tmp_path / "c.tif", np.dstack([cells] * 3), photometric="rgb")
+    assert exported("c.tif")[0] == 9
+    colours = np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "d.tif", cells, photometric="palette", colormap=colours)
+    assert "Pass --palette index" in exported("d.tif")[1]
+    assert exported("d.tif", "--palette", "index")[0] == 9
+    cv2.imwrite(str(tmp_path / "e.jpg"), cells * 20)
+    assert "be lossless to hold labels" in exported("e.jpg")[1]
 
 
 def test_a_cross_validation_has_a_manifest_for_each_fold(

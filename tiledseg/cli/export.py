@@ -27,7 +27,7 @@ from tiledseg.io import (
     level_scale_of,
     mask_of,
     mask_values,
-    open_image,
+    open_labels,
     stem_of,
 )
 
@@ -131,12 +131,12 @@ def _opened(path: Path, config: ExportConfig) -> Iterator[tuple[Source, bool]]:
     if not config.instances or config.ignore_label is not None:
         yield _labels(path, config)
         return
-    with open_image(path, **config.reading) as image:
-        if len(image.shape) > 2 or image.dtype.kind not in "biu":
-            must, fix = "hold labels (H, W) for instances=True", "Convert it to one channel of integers."
-            raise invalid(FileError, image.name, must=must, got=f"{image.dtype} {image.shape}", fix=fix)
-        yield image, True
-        image.check_unchanged()
+    with open_labels(path, palette=config.palette, **config.reading) as image:
+        if len(image.shape) == 2 and image.dtype.kind in "biu":
+            yield image, True
+            image.check_unchanged()
+            return
+    yield _labels(path, config)  # real numbers that are whole, or three equal channels
 
 
 def _labels(path: Path, config: ExportConfig) -> tuple[AnyArray, bool]:

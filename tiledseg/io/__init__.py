@@ -16,6 +16,7 @@ from tiledseg.io.partial import check_identity
 from tiledseg.io.read import (
     image_shape,
     mask_values,
+    open_labels,
     read_image,
     read_mask,
     read_pixel_size,
@@ -79,6 +80,7 @@ __all__ = [
     "mask_of",
     "mask_values",
     "open_image",
+    "open_labels",
     "painted",
     "path_texts",
     "pixel_size_from",

@@ -25,7 +25,7 @@ from tiledseg.io.file import (
 )
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
-from tiledseg.io.open import is_npy, open_image, part_of, selection_of
+from tiledseg.io.open import MAX_REGION_PIXELS, is_npy, open_image, part_of, selection_of
 from tiledseg.io.png import pixel_size_of_png
 from tiledseg.io.raster import raster_shape, read_raster
 from tiledseg.io.slides import is_slide
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Alpha, Palette
     from tiledseg.io.masks import Threshold
     from tiledseg.io.metadata import PixelSize
+    from tiledseg.io.source import ImageSource
 
 _log = logging.getLogger("tiledseg")
 _LARGEST = 255
@@ -232,6 +233,22 @@ def mask_values(  # noqa: PLR0913  what a file can hold several of
     if alpha == "drop" and where.get("channels") is None and values.min() == values.max():
         _check_alpha(path, replace(request, alpha="keep", purpose="image"), where)
     return values, lossy
+
+
+def open_labels(
+    path: PathLike,
+    *,
+    page: int | str | None = None,
+    alpha: Alpha = "refuse",
+    palette: Palette = "refuse",
+    **where: Any,
+) -> ImageSource:
+    """Open the file of a mask of which the labels are read by region, as they are stored."""
+    one_of("alpha", alpha, ("refuse", "drop"))
+    selection = selection_of(
+        where.get("level", 0), where.get("channels"), where.get("at"), whole_pixels=MAX_PIXELS
+    )
+    return part_of(path, Request(page, MAX_REGION_PIXELS, alpha, palette, "labels"), selection)
 
 
 def _is_shown_so(indices: AnyArray, path: PathLike, request: Request, where: Mapping[str, Any]) -> bool:
