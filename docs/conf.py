@@ -75,6 +75,14 @@ def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     return True if name in FIELDS and not (inspect.isroutine(obj) or isinstance(obj, property)) else None
 
 
+def drop_unknown(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+    """Leave out of the parameters what only serves to name a wrong argument."""
+    if "**unknown : Never" in lines:
+        start = lines.index("**unknown : Never")
+        after = (place for place in range(start + 1, len(lines)) if not lines[place].startswith(" "))
+        del lines[start : next(after, len(lines))]
+
+
 def hide_unknown(*given: Any) -> tuple[str | None, str | None]:
     """Leave out of a signature what only serves to name a wrong argument."""
     signature, returns = given[-2:]
@@ -88,5 +96,6 @@ FIELDS = {"model_config"}.union(*(model.model_fields for model in MODELS))
 def setup(app: Sphinx) -> None:
     """Show settings as numpydoc shows attributes; it works at the priority 500."""
     app.connect("autodoc-process-docstring", list_fields, priority=400)
+    app.connect("autodoc-process-docstring", drop_unknown, priority=400)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-signature", hide_unknown)
