@@ -938,3 +938,18 @@ def test_demo_refuses_a_folder_with_other_files(capsys: pytest.CaptureFixture[st
     (tmp_path / "input.png").write_text("mine", encoding="utf-8")
     assert "an earlier demo" in fail(capsys, "demo", "--output", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["input.png"]
+
+
+def test_results_are_kept_for_the_same_model_alone_however_its_settings_are_given(
+    bundle: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, output = samples / "images", tmp_path / "out"
+    same = ["--output", str(output), "--existing", "skip", "--quiet"]
+    assert main(["predict", str(bundle), str(images), *same]) == 0
+    assert main(["predict", "--config", str(output / "run.toml"), *same]) == 0
+    assert "0 predicted, 2 skipped" in capsys.readouterr().out
+    other = tiledseg.load_model(bundle)
+    weights = [value + 0.1 for value in other.network.get_weights()]
+    other.network.set_weights(weights)
+    other.save(tmp_path / "other")
+    assert "was made with another model" in fail(capsys, "predict", tmp_path / "other", images, *same)

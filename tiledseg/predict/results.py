@@ -29,7 +29,7 @@ from tiledseg._storage import (
 )
 from tiledseg._validate import invalid, named, reason_of, shown
 from tiledseg._version import __version__
-from tiledseg.config import OBJECT_PRODUCTS
+from tiledseg.config import OBJECT_PRODUCTS, PredictConfig
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import check_identity, content_digest, is_remote, state_of
 from tiledseg.objects import read_table
@@ -39,7 +39,7 @@ from tiledseg.predict.segmentation import class_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tiledseg.config import PredictConfig, Product, TilingConfig
+    from tiledseg.config import Product, TilingConfig
     from tiledseg.engine import Network
 
 _log = logging.getLogger("tiledseg")
@@ -184,7 +184,8 @@ def fingerprint_of(
     network: Network, image: dict[str, Any], config: PredictConfig, tiling: TilingConfig | None
 ) -> dict[str, Any]:
     """Say what a prediction of a file depends on, one entry for each part."""
-    settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
+    known = PredictConfig.model_fields.keys() - _WITHOUT_EFFECT  # a job of a command has more: paths
+    settings = {key: value for key, value in config.model_dump().items() if key in known}
     settings["runtime"] = {key: settings["runtime"][key] for key in ("engine", "precision", "activation")}
     parts: dict[str, Any] = {"model": _digest_of(network, config)}
     identity = _content_of(image, config.roi) if image else {}
