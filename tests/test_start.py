@@ -107,7 +107,7 @@ def test_predicting_prints_nothing_and_loads_only_what_it_needs(tmp_path: Path) 
         "print(code, m.shape, {'keras', 'tensorflow'} & set(sys.modules), logging.getLogger().handlers)"
     )
     out, err = run(probe, tmp_path)
-    assert out[:2] == ["1 predicted, 0 skipped, 0 failed", "set()"]
+    assert out[:2] == ["1 predicted, 0 skipped, 0 failed; results in out", "set()"]
     assert out[-1] == "0 (240, 320) set() []"
     assert err == ""
     assert (tmp_path / "out" / "masks" / "one.png").is_file()
