@@ -5,7 +5,8 @@ import pytest
 import tifffile
 
 import tiledseg as ts
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io import read_mask, write_image
 
 TILING = ts.TilingConfig(tile_size=32, overlap=8)
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
@@ -86,7 +87,34 @@ def test_the_px_above_0_of_a_file_are_where_to_predict_as_of_an_array(tmp_path):
     ]
     assert planned[0].sum() == 4
     np.testing.assert_array_equal(*planned)
+    tifffile.imwrite(tmp_path / "whole.tif", cells.astype(np.float32))  # as some programs write labels
+    real = ts.plan(red, IMAGE, {"tile_size": 32, "overlap": 0}, roi=tmp_path / "whole.tif").in_roi
+    np.testing.assert_array_equal(real, planned[0])
+    with pytest.raises(ArrayError, match=r"roi > 0\.5"):
+        ts.plan(red, IMAGE, roi=cells / 5)
     tifffile.imwrite(tmp_path / "real.tif", cells.astype(np.float32) / 5)
-    for one in (tmp_path / "real.tif", cells / 5):
-        with pytest.raises(ArrayError, match=r"roi > 0\.5"):
-            ts.plan(red, IMAGE, roi=one)
+    with pytest.raises(FileError, match=r"Set `threshold` to .* Read it with tiledseg\.io\.read_mask"):
+        ts.plan(red, IMAGE, roi=tmp_path / "real.tif")
+    with pytest.raises(ArrayError, match=r"Remove its last axis, by roi\[\.\.\., 0\]"):
+        ts.plan(red, IMAGE, roi=cells[..., None])
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "ome-tiff", "ome-zarr", "npy"])
+def test_written_masks_say_where_to_predict_in_every_format(tmp_path, form):
+    pytest.importorskip("zarr")
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.png", IMAGE)
+
+    def upper(tiles):
+        found = np.zeros((*tiles.shape[:3], 1), np.float32)
+        found[tiles[..., :1] > 128] = 1
+        return found
+
+    first = ts.predict_files(upper, tmp_path / "images", tmp_path / "one", {"mask_format": form})
+    mask = first.done[0].written["mask"]
+    for roi in (mask, mask.parent):  # a file for all images, or a folder with one for each
+        done = ts.predict_files(
+            upper, tmp_path / "images", tmp_path / "two", {"roi": str(roi), "existing": "overwrite"}
+        )
+        assert not done.failed
+        np.testing.assert_array_equal(read_mask(done.done[0].written["mask"]), IMAGE[..., 0] > 128)

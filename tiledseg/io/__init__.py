@@ -34,6 +34,7 @@ from tiledseg.io.source import (
     rows_and_columns,
 )
 from tiledseg.io.write import LEVEL_SCALE, PngRows, level_scale_of, write_image, write_mask, write_probs
+from tiledseg.io.zarr import is_zarr
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "in_memory",
     "is_outlines",
     "is_remote",
+    "is_zarr",
     "level_scale_of",
     "mask_of",
     "mask_values",

@@ -230,7 +230,9 @@ class Request:
         return self.is_stored or self.purpose == "mask"
 
 
-_ADVICE = re.compile(r"\b(page|at|alpha|level|channels|palette|threshold)=|`page`")  # options in an error
+_ADVICE = re.compile(
+    r"\b(page|at|alpha|level|channels|palette|threshold)=|`(page|threshold)`"
+)  # options in an error
 _PART = re.compile(r"\b(page|at|level|channels)(?==)|(?<=`)(page|at)(?=`)")  # of which masks have their own
 
 

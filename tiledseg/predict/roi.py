@@ -24,6 +24,7 @@ from tiledseg.io import (
     as_array,
     is_outlines,
     is_remote,
+    is_zarr,
     mask_of,
     mask_values,
     read_outlines,
@@ -98,15 +99,15 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) ->
 
 def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:
     """Read a region of interest from a file of outlines or a mask."""
-    if not is_remote(path_text(roi)) and not is_file(Path(roi)) and not is_outlines(roi):
+    known = is_remote(path_text(roi)) or is_file(Path(roi)) or is_zarr(path_text(roi))
+    if not known and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
     _warn_of_orientation(roi, image)
     if not is_outlines(roi):
         with advised(_WHERE):
             values, lossy = mask_values(roi, "auto")
-            if not lossy:
-                _check_dtype(values)
+            if not lossy and (values.dtype.kind != "f" or (values == np.floor(values)).all()):
                 values = values > 0
             mask = mask_of(values, named(roi), MaskRules(advice=OF_READ_MASK), lossy=lossy).labels
         _check_mask(mask, shape)
@@ -131,13 +132,13 @@ def _warn_of_orientation(roi: PathLike, image: Any) -> None:
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
     """Find the region of interest of an image: the same for all, or its own in a folder."""
-    if roi is None or roi == "tissue" or not is_folder(Path(roi)):
+    if roi is None or roi == "tissue" or not is_folder(Path(roi)) or is_zarr(roi):
         return roi
     suffixes = (*OUTLINE_SUFFIXES, *SUFFIXES)
     found = [
         one
         for one in sorted(Path(roi).iterdir())
-        if one.name.lower().endswith(suffixes) and stem_of(one) == stem_of(image)
+        if stem_of(one) == stem_of(image) and (one.name.lower().endswith(suffixes) or is_zarr(str(one)))
     ]
     if len(found) != 1:
         must, fix = f"hold one file named as {stem_of(image)}", "Add one, or leave the image out."
@@ -153,12 +154,10 @@ def _check_mask(roi: Source, shape: tuple[int, int]) -> None:
             "roi",
             must=f"have the image's height and width {shape}",
             got=tuple(roi.shape),
-            fix="Resize it with nearest-neighbour interpolation.",
+            fix="Remove its last axis, by roi[..., 0]."
+            if tuple(roi.shape) == (*shape, 1)
+            else "Resize it with nearest-neighbour interpolation.",
         )
-    _check_dtype(roi)
-
-
-def _check_dtype(roi: Source) -> None:
     if np.dtype(roi.dtype).kind not in "biu":
         raise invalid(
             ArrayError, "roi", must="be boolean or integer", got=str(roi.dtype), fix="Use roi > 0.5."
