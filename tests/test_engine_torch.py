@@ -1,10 +1,14 @@
 """PyTorch modules as models; PyTorch is no dependency of the tests."""
 
+import copy
+
 import numpy as np
 import pytest
 
 import tiledseg
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.errors import FileError, ModelError, SettingError
+from tiledseg.io import write_image
+from tiledseg.predict import predict_files
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -130,6 +134,31 @@ def test_bfloat16_of_a_function_is_told_what_to_return():
 
     with pytest.raises(ModelError, match=r"return outputs.float\(\)"):
         tiledseg.tiled_predict(network, IMAGE, TILING)
+
+
+def test_a_module_that_depends_on_its_batch_is_refused():
+    normed = torch.nn.Sequential(module(), torch.nn.BatchNorm2d(2, track_running_stats=False)).eval()
+    with pytest.raises(ModelError, match=r"else is in its batch; got `1` without running statistics"):
+        tiledseg.tiled_predict(normed, IMAGE, TILING)
+    kept = torch.nn.Sequential(module(), torch.nn.BatchNorm2d(2), torch.nn.InstanceNorm2d(2)).eval()
+    assert tiledseg.tiled_predict(kept, IMAGE, TILING).shape == (150, 130, 2)
+
+
+def test_results_of_a_module_are_known_by_its_weights(tmp_path):
+    write_image(tmp_path / "a.png", (IMAGE * 255).astype(np.uint8))
+    one = torch.nn.Sequential(module(), torch.nn.Softmax(1))
+    config = {"existing": "skip", "mask_format": "npy", "resume": True}
+
+    def outcome(model):
+        found = predict_files(model.eval(), tmp_path / "a.png", tmp_path / "out", config, tiling=TILING)
+        return repr(found)
+
+    assert "1 predicted, 0 skipped" in outcome(one)
+    assert "0 predicted, 1 skipped" in outcome(copy.deepcopy(one))
+    with torch.no_grad():
+        one[0][0].bias += 1
+    with pytest.raises(FileError, match="was made with another model"):
+        outcome(one)
 
 
 def test_a_mask_of_a_module_is_blended():

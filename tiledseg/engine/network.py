@@ -29,12 +29,12 @@ from tiledseg.engine.predictor import (
     EngineChooser,
     ModelReference,
     SegmenterLike,
-    TorchPredictor,
     activated,
     check_probabilities,
     warn_of_sums,
     with_activation,
 )
+from tiledseg.engine.torch import TorchPredictor
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -178,6 +178,9 @@ class Network:
         if isinstance(self.predictor, Convertible):
             with suppress(UnsupportedError):
                 return self.predictor.layers().digest(self.predictor.weights())
+        if isinstance(self.predictor, TorchPredictor):
+            with suppress(Exception):  # of weights in a form of their own, as quantized ones
+                return self.predictor.digest()
         if not hasattr(self.model, "weights") or not hasattr(self.model, "get_config"):
             raise SettingError(
                 f"A {type(self.model).__name__} has no fingerprint, by which `resume` recognises a model. "

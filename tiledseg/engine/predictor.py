@@ -34,11 +34,6 @@ _EMPTY = ("Exception from ", "Check '", "Loading input model")  # how messages o
 _summed: WeakSet[object] = WeakSet()  # networks whose outputs were looked at
 _activated: WeakSet[object] = WeakSet()  # those whose logits were
 _SUM_TOLERANCE = 0.02  # of the mean difference from 1
-_EXPORT = (
-    "To learn whether tiled equals whole, export it: "
-    "torch.onnx.export(model, (example,), 'net.onnx', dynamo=False, input_names=['x'], "
-    "dynamic_axes={'x': {0: 'n', 2: 'h', 3: 'w'}}), and predict with 'net.onnx'."
-)
 
 
 class Predictor(Protocol):
@@ -262,59 +257,6 @@ def check_castable(tiles: AnyArray, dtype: str) -> None:
         fix = "Give the image's own px: no preprocessing that scales them."
         got = f"values from {tiles.min():g} to {tiles.max():g}"
         raise invalid(ModelError, "tiles", must=f"be whole numbers of {dtype}", got=got, fix=fix)
-
-
-class TorchPredictor(CallablePredictor):
-    """A PyTorch module (N, C, h, w) -> (N, K, h, w)."""
-
-    likely_stride = 64  # px; its graph cannot be read
-
-    def __init__(self, module: Any) -> None:
-        if found := _trained(module):
-            fix = "Call model.eval() first, before an export too: batch normalization and dropout behave "
-            fix += "differently in training. If a part has to, pass a function that calls the module."
-            raise invalid(ModelError, "model", must="be in inference mode", got=found, fix=fix)
-        self._module = module
-        super().__init__(self._channels_moved)
-
-    def _channels_moved(self, tiles: FloatArray) -> AnyArray:
-        torch = sys.modules["torch"]
-        weights = [*self._module.parameters(), *self._module.buffers()]
-        # the first real one says in what numbers it computes: counters and tables of indices are whole
-        weight = next((one for one in weights if one.is_floating_point()), next(iter(weights), None))
-        batch = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
-        if weight is not None:
-            batch = batch.to(weight.device)
-            batch = batch.to(weight.dtype) if weight.is_floating_point() else batch
-        with torch.inference_mode():
-            outputs = self._module(batch)
-        if not isinstance(outputs, torch.Tensor):
-            got = f"{type(outputs).__name__} {list(outputs) if isinstance(outputs, dict) else ''}".strip()
-            fix = f"Wrap it in a module that returns the map, such as outputs['out']. {_EXPORT}"
-            raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
-        if outputs.ndim not in {3, 4}:
-            must, size = "return a map (N, K, h, w)", tuple(outputs.shape)
-            fix = "It returns no map of a tile: take a network for segmentation, without pooling at its end."
-            if size == tuple(tiles.shape[1:3]):
-                fix = "Leave axes of length 1: a `squeeze` drops that of a batch of one tile, too."
-            raise invalid(ModelError, "model", must=must, got=size, fix=fix)
-        # Class numbers and bytes stay integers: they are refused, as those of any function.
-        found: AnyArray = (outputs.float() if outputs.is_floating_point() else outputs).cpu().numpy()
-        return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
-
-
-def _trained(module: Any) -> str:
-    """Name what is in training mode: the module, one of its parts, or an operation of an exported program."""
-    if "eval" not in vars(module):
-        training = (name for name, part in module.named_modules() if getattr(part, "training", False))
-        name = next(training, None)  # a frozen module has no mode
-        return "" if name is None else f"`{name}` in training mode" if name else "training mode"
-    for node in module.graph.nodes:  # the operations of an exported program keep the mode that it had
-        schema = getattr(node.target, "_schema", None)
-        for option, value in zip(schema.arguments if schema else (), node.args, strict=False):
-            if option.name in ("training", "train") and value is True:
-                return f"{node.name} exported in training mode"
-    return ""
 
 
 def with_activation(network: Call, activation: Activation, model: object) -> Call:
