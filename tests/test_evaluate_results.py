@@ -490,14 +490,18 @@ def test_masks_of_which_0_is_white_are_read_as_masks_are(tmp_path):
     assert "tiledseg.io.read_mask, which takes this" in failed.error
 
 
-def test_few_cell_numbers_are_read_where_the_true_cells_are_numbered(tmp_path):
-    cells = np.zeros((40, 50), np.uint16)
-    cells[5:15, 5:15], cells[5:15, 15:25] = 1, 2
-    write_image(tmp_path / "a.tif", cells)
-    image = np.zeros((40, 50, 3), np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int64])
+@pytest.mark.parametrize("count", [2, 20, 21])
+def test_few_cell_numbers_are_read_where_the_true_cells_are_numbered(tmp_path, dtype, count):
+    y, x = np.mgrid[:120, :180] // 24
+    cells = np.where((y % 2 == 0) & (8 * y // 2 + x < count), 8 * y // 2 + x + 1, 0).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", cells)
+    image = np.zeros((120, 180, 3), np.uint8)
     numbered = Pair("a", image, cells, mask_parts="instances")
     (scores,) = Evaluator().score_maps([tmp_path / "a.tif"], [numbered]).images
-    assert (scores.dice, scores.cells.true, scores.cells.found) == (1, 2, 2)
+    assert (scores.dice, scores.cells.true, scores.cells.found) == (1, count, count)
+    if count > 20:  # which can only be numbers
+        return
     (failed,) = Evaluator().score_maps([tmp_path / "a.tif"], [Pair("a", image, cells > 0)]).failed
     assert 'set mask_parts="instances", as for the masks' in failed.error
 

@@ -102,7 +102,7 @@ def map_and_cells(path: PathLike, *, are_numbered: bool = False) -> tuple[AnyArr
     if picture.dtype.kind == "f":
         return _of_real_numbers(picture.astype(np.float32), named(path))
     is_grey = picture.ndim == 2 or not (picture != picture[..., :1]).any()
-    if grey.dtype not in _WHITE or not is_grey:
+    if not is_grey:
         raise invalid(
             FileError,
             str(path),
@@ -110,13 +110,13 @@ def map_and_cells(path: PathLike, *, are_numbered: bool = False) -> tuple[AnyArr
             got=f"{picture.dtype} of shape {picture.shape}",
             fix="Save the map before it is coloured, or pass an array of tiledseg.read_image.",
         )
-    white = _WHITE[grey.dtype]
-    if _are_few_and_dark(grey, white):
+    white = _WHITE.get(grey.dtype)
+    if white is None or _are_few_and_dark(grey, white):
         raise invalid(
             FileError,
             str(path),
-            must=f"hold 0 and {white}, 0 and 1, or grey values up to {white} as probabilities",
-            got=f"the values {listed(np.unique(grey), _SHOWN)}",
+            must=f"hold 0 and {white or 255}, 0 and 1, or probabilities as real numbers or grey values",
+            got=f"{grey.dtype} with the values {listed(np.unique(grey), _SHOWN)}",
             fix="If they are labels, pass an array of tiledseg.io.read_mask, and `classes`; if they number "
             'cells, set mask_parts="instances", as for the masks.',
         )
@@ -148,7 +148,8 @@ def _mask_in(path: PathLike, *, are_numbered: bool) -> Mask | None:
 
 def _mask_of(grey: AnyArray, name: str, *, are_numbered: bool) -> Mask | None:
     """Read whole numbers as those of a mask: 0 and white, or numbers of cells; None for any others."""
-    if are_numbered and grey.dtype.kind in "iu" and _are_few_and_dark(grey, int(np.iinfo(grey.dtype).max)):
+    white = _WHITE.get(grey.dtype)
+    if are_numbered and grey.dtype.kind in "iu" and (white is None or _are_few_and_dark(grey, white)):
         return mask_of(grey, name, MaskRules(parts="instances"))
     with suppress(TiledSegError):
         mask = mask_of(grey, name, MaskRules())
@@ -160,4 +161,4 @@ def _mask_of(grey: AnyArray, name: str, *, are_numbered: bool) -> Mask | None:
 
 def _are_few_and_dark(grey: AnyArray, white: int) -> bool:
     """Say whether grey values are too few and too dark for probabilities."""
-    return int(grey.max()) <= white // 2 and len(np.unique(grey)) <= _FEW
+    return int(grey.max()) <= white // 2 and len(np.unique(grey)) <= _FEW + 1  # with 0
