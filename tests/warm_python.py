@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -212,6 +213,22 @@ def as_if_new(asked: dict[str, Any]) -> dict[str, Any]:
     return vars(sys.modules["__main__"])
 
 
+def run_to_its_end(asked: dict[str, Any]) -> None:
+    """Run a script and end as Python does, but leave its memory alone: freeing it copies all pages."""
+    code = 0
+    try:
+        exec(asked["code"], as_if_new(asked))
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            raise
+        code = error.code or 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 2:  # the program `tiledseg`
         address, *words = sys.argv[1:]
@@ -221,5 +238,4 @@ if __name__ == "__main__":
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the collections of each fork copy all pages
-    request = serve(sys.argv[1])
-    exec(request["code"], as_if_new(request))
+    run_to_its_end(serve(sys.argv[1]))
