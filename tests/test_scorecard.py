@@ -86,7 +86,7 @@ def test_results_have_the_same_bytes_in_other_surroundings(tmp_path):
         assert done.returncode == 0, done.stderr
         found.append(digests(out))
     assert found[0] == found[1]
-    assert len(found[0]) == 5
+    assert len(found[0]) == 6
 
 
 def test_memory_that_runs_out_outside_the_network_is_a_typed_error(monkeypatch):
