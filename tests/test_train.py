@@ -886,6 +886,22 @@ def test_a_start_on_px_that_were_prepared_otherwise_is_told(averaged, tmp_path, 
     assert f"{told}pixel_size not known, not 0.5 µm" in caplog.text
 
 
+def test_an_error_of_a_callback_names_it(tmp_path):
+    class Failing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise ValueError("of mine")
+
+    short = settings(tmp_path, steps_per_epoch=1, epochs=1)
+    with pytest.raises(SettingError, match=r"`callbacks\[0\]`, a Failing, failed: ValueError: of mine"):
+        Trainer(short).fit(blobs(1, 2), blobs(8), progress=False, callbacks=[Failing()])
+
+
+def test_pairs_may_come_from_a_generator(tmp_path):
+    short = settings(tmp_path, steps_per_epoch=1, epochs=1)
+    found = Trainer(short).fit(iter(blobs(1, 2)), iter(blobs(8)), progress=False)
+    assert found.history == Trainer(short).fit(blobs(1, 2), blobs(8), progress=False).history
+
+
 def marked(mask, value):
     """Say which value of a mask does not count."""
     return Pair(f"of {value}", blobs(4)[0][0], mask, ignore_label=value)

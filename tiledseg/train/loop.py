@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import traceback
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._backend import keras, tf
+from tiledseg._memory import is_out_of_memory
 from tiledseg._progress import progress_bar
 from tiledseg._storage import exists, folder_lock
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, raised_as, reason_of, shown
 from tiledseg.config import PlateauConfig, TilingConfig
-from tiledseg.errors import SettingError
+from tiledseg.errors import ModelError, SettingError, TiledSegError
 from tiledseg.models import (
     Segmenter,
     build_loss,
@@ -143,7 +145,8 @@ class TrainingLoop:
             averages = [one for one in stateful if isinstance(one, WeightAverage) and valid is None]
             first = [EpochProgress(train, advance), *map(EpochEnd, averages)]
             order = [*first, *stateful[:2], *previews, *stateful[2:], *last]
-            self._fit(network, train, valid, done, order)
+            with _failures_named(callbacks):
+                self._fit(network, train, valid, done, order)
 
     def _segmenter(self, network: keras.Model) -> Segmenter:
         config, record = self.config, self.data.record
@@ -209,6 +212,26 @@ class TrainingLoop:
             if error:
                 raise error from None
             raise
+
+
+@contextmanager
+def _failures_named(callbacks: Sequence[keras.callbacks.Callback]) -> Iterator[None]:
+    """Turn an error of a caller's callback, and an end of memory, into errors that say so."""
+    try:
+        yield
+    except TiledSegError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            fix = "Use a smaller `batch_size` or `crop_size`, or a smaller network."
+            raise ModelError(f"Memory ran out in training: {shown(reason_of(error))}. {fix}") from error
+        frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        for place, callback in enumerate(callbacks):
+            if any(one is callback for one in frames):
+                what = f"`callbacks[{place}]`, a {type(callback).__name__}, failed"
+                with raised_as(SettingError, what, "Correct it, or leave it out."):
+                    raise
+        raise
 
 
 def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequence[str]) -> None:

@@ -166,8 +166,9 @@ class Trainer:
             classes = self.config.network.classes
             train, valid, records = split_pairs(train, run.split, beside, classes, progress=progress)
             run = run.changed(split=run.split or TRAIN_AND_VALID)
-        shown = as_pairs(valid, "valid") if self.config.validation else as_pairs(train, "train")
-        previewed(self.config, shown)  # wrong ones are refused before all images are read
+        train = as_pairs(train, "train")  # once: an iterator gives them only once
+        valid = as_pairs(valid, "valid") if self.config.validation else []
+        previewed(self.config, valid or train)  # wrong ones are refused before all images are read
         data = training_data(self.config, train, valid)
         warn_of_preparation(self.config, data.preprocessing)
         run_dir = new_run_dir(self.config.runs_dir)
