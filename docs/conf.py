@@ -89,7 +89,8 @@ def hide_unknown(*given: Any) -> tuple[str | None, str | None]:
     return signature and signature.replace(", **unknown", ""), returns
 
 
-MODELS = [one for one in vars(tiledseg.config).values() if inspect.isclass(one) and issubclass(one, Config)]
+NAMED = [getattr(tiledseg.config, name) for name in tiledseg.config.__all__]  # each is loaded by its name
+MODELS = [one for one in NAMED if inspect.isclass(one) and issubclass(one, Config)]
 FIELDS = {"model_config"}.union(*(model.model_fields for model in MODELS))
 
 
