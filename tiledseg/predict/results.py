@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from tiledseg._storage import (
 )
 from tiledseg._validate import invalid, named, reason_of, shown
 from tiledseg._version import __version__
-from tiledseg.config import OBJECT_PRODUCTS, PredictConfig
+from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, Product
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import check_identity, content_digest, is_remote, state_of
 from tiledseg.objects import read_table
@@ -39,21 +39,15 @@ from tiledseg.predict.segmentation import class_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tiledseg.config import Product, TilingConfig
+    from tiledseg.config import TilingConfig
     from tiledseg.engine import Network
 
 _log = logging.getLogger("tiledseg")
 
 FOLDERS: dict[Product, str] = {
+    **{what: what for what in get_args(Product)},
     "mask": "masks",
-    "probs": "probs",
     "overlay": "overlays",
-    "coloured": "coloured",
-    "labels": "labels",
-    "objects": "objects",
-    "geojson": "geojson",
-    "coco": "coco",
-    "roi": "roi",
 }
 """Folder of each product."""
 
