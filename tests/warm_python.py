@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PRELOADED = ("tensorflow", "keras", "tiledseg.cli", "tiledseg.train", "tiledseg.evaluate", "tiledseg.predict")
 COMMANDS = ("tiledseg.cli.data", "tiledseg.cli.evaluate", "tiledseg.cli.predict", "tiledseg.cli.train")
-EXTRAS = ("openvino", "zarr")  # where they are installed
+EXTRAS = {"openvino": "tiledseg.engine.openvino", "zarr": "zarr"}  # where they are installed
 PIPE = subprocess.PIPE
 
 # --- the tests' side -------------------------------------------------------------------------------
@@ -234,7 +234,8 @@ if __name__ == "__main__":
         address, *words = sys.argv[1:]
         command = "import sys; from tiledseg.cli import main; sys.exit(main())"
         sys.exit(Fork(command, words, dict(os.environ), {"stdout": 1, "stderr": 2}, address).wait())
-    for name in (*PRELOADED, *COMMANDS, *filter(find_spec, EXTRAS)):
+    extras = (one for name, one in EXTRAS.items() if find_spec(name))
+    for name in (*PRELOADED, *COMMANDS, *extras):  # `import openvino` itself may leave a process behind
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the collections of each fork copy all pages
