@@ -875,6 +875,65 @@ def test_export_of_instances_and_of_px_that_do_not_count(
     assert "unique stem" in fail(capsys, *arguments, "geojson", "--output", tmp_path / "out3")
 
 
+@pytest.mark.parametrize(
+    ("mask_format", "labels_format", "blur"),
+    [
+        ("png", "ome-tiff", 0.0),
+        ("png", "ome-zarr", 0.1),
+        ("tiff", "ome-zarr", 0.0),
+        ("ome-tiff", "ome-tiff", 0.0),
+    ],
+)
+def test_masks_and_labels_of_a_smaller_level_are_exported_in_px_of_level_0(
+    tmp_path: Path, mask_format: str, labels_format: str, blur: float
+) -> None:
+    pytest.importorskip("zarr")
+    image = np.zeros((256, 384, 3), np.uint8)
+    image[40:80, 64:128] = image[160:200, 256:320] = 255
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(image, subifds=1, tile=(64, 64), photometric="rgb")
+        writer.write(image[::2, ::2], subfiletype=1, tile=(64, 64), photometric="rgb")
+    config = {"level": 1, "write": ("mask", "labels"), "mask_format": mask_format, "blur": blur}
+    config["labels_format"] = labels_format
+    model = lambda tiles: tiles[..., :1] / np.float32(255)  # noqa: E731
+    assert not tiledseg.predict_files(model, tmp_path / "a.tif", tmp_path / "out", config).failed
+    for kind, options in (("masks", []), ("labels", ["--instances"])):
+        given = [
+            "export",
+            str(tmp_path / "out" / kind),
+            "--output",
+            str(tmp_path / kind),
+            "--write",
+            "geojson",
+        ]
+        assert main([*given, *options]) == 0
+        features = json.loads((tmp_path / kind / "geojson" / "a.geojson").read_text())["features"]
+        corners = [np.array(one["geometry"]["coordinates"][0]).min(axis=0).tolist() for one in features]
+        assert sorted(corners) == [[64, 40], [256, 160]]
+
+
+def test_a_smaller_level_of_a_mask_is_exported_in_px_of_level_0(tmp_path: Path) -> None:
+    mask = np.zeros((256, 384), np.uint8)
+    mask[40:80, 64:128] = 255
+    (tmp_path / "m").mkdir()
+    with tifffile.TiffWriter(tmp_path / "m" / "a.tif") as writer:
+        writer.write(mask, subifds=1, tile=(64, 64), metadata=None)
+        writer.write(mask[::2, ::2], subfiletype=1, tile=(64, 64), metadata=None)
+    given = [
+        "export",
+        str(tmp_path / "m"),
+        "--output",
+        str(tmp_path / "o"),
+        "--level",
+        "1",
+        "--write",
+        "geojson",
+    ]
+    assert main(given) == 0
+    (found,) = json.loads((tmp_path / "o" / "geojson" / "a.geojson").read_text())["features"]
+    assert np.array(found["geometry"]["coordinates"][0]).min(axis=0).tolist() == [64, 40]
+
+
 def test_export_reads_numbers_of_objects_as_masks_are_read(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

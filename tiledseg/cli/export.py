@@ -27,6 +27,7 @@ from tiledseg.io import (
     level_scale_of,
     mask_of,
     mask_values,
+    open_image,
     open_labels,
     stem_of,
 )
@@ -81,16 +82,27 @@ def _style(config: ExportConfig, scale: tuple[float, float], image: str = "") ->
 
 def _scale_of_all(paths: Sequence[Path], config: ExportConfig) -> tuple[float, float]:
     """Find the one scale of all masks: a file of COCO has no scale for each image."""
-    scales = {config.level_scale or level_scale_of(path) for path in paths}
+    scales = {_scale_of(path, config) for path in paths}
     if len(scales) > 1:
         must, fix = "be of one level for coco", "Export the masks of each level to a folder of its own."
         raise invalid(ArrayError, "masks", must=must, got=f"scales {sorted(scales)}", fix=fix)
     return scales.pop()
 
 
+def _scale_of(path: Path, config: ExportConfig) -> tuple[float, float]:
+    """Find how many px of level 0 of the image a px of a mask has, or of the level of it that is read."""
+    if config.level_scale is not None:
+        return config.level_scale
+    down, across = level_scale_of(path)
+    if not config.level:
+        return down, across
+    with open_image(path, **config.reading) as mask:
+        return down * mask.level_scale[0], across * mask.level_scale[1]
+
+
 def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco: CocoWriter | None) -> int:
     """Write the objects of one mask; it is read once for all formats."""
-    scale = config.level_scale or level_scale_of(path)
+    scale = _scale_of(path, config)
     style, name = _style(config, scale, path.name), stem_of(path)
     shape = (labels.shape[0], labels.shape[1])
     with ExitStack() as stack:

@@ -33,7 +33,15 @@ from tiledseg.io.source import (
     in_memory,
     rows_and_columns,
 )
-from tiledseg.io.write import LEVEL_SCALE, PngRows, level_scale_of, write_image, write_mask, write_probs
+from tiledseg.io.write import (
+    LEVEL_SCALE,
+    PngRows,
+    level_notes,
+    level_scale_of,
+    write_image,
+    write_mask,
+    write_probs,
+)
 from tiledseg.io.zarr import is_zarr
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
@@ -78,6 +86,7 @@ __all__ = [
     "is_outlines",
     "is_remote",
     "is_zarr",
+    "level_notes",
     "level_scale_of",
     "mask_of",
     "mask_values",

@@ -122,10 +122,13 @@ class Placement:
     geo : tuple
         The tags of a GeoTIFF that state its place on earth: code, type and values of each, for px of the
         level that was read.
+    level_scale : tuple of float or None
+        Px of level 0 for each px, (y, x), where a smaller level of an image was read.
     """
 
     origin: tuple[float, float] | None = None
     geo: tuple[tuple[int, int, str | tuple[float, ...]], ...] = ()
+    level_scale: tuple[float, float] | None = None
 
 
 def ome_pixels(description: str) -> list[dict[str, str]]:

@@ -209,15 +209,16 @@ def _suffix(path: PathLike, known: set[str]) -> str:
 def _write(path: PathLike, pixels: npt.NDArray[Any], size: PixelSize | None, place: Placement | None) -> None:
     suffix = _suffix(path, _PNG | _TIFF)
     native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    write_bytes(path, _png(path, native, size) if suffix in _PNG else _tiff(native, size, place, predictor=2))
+    encoded = _png(path, native, size, place) if suffix in _PNG else _tiff(native, size, place, predictor=2)
+    write_bytes(path, encoded)
 
 
-def _png(path: PathLike, pixels: npt.NDArray[Any], size: PixelSize | None) -> bytes:
+def _png(path: PathLike, pixels: npt.NDArray[Any], size: PixelSize | None, place: Placement | None) -> bytes:
     if max(pixels.shape) > _LARGEST_PNG:
         must = f"have at most {_LARGEST_PNG} px along each axis as PNG"
         raise invalid(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
     try:
-        return _encoded_png(pixels, size)
+        return _encoded_png(pixels, size, level_notes(place))
     except ValueError as error:
         got, fix = str(error), "Write it as TIFF."
         raise invalid(FileError, named(path), must="be encoded as PNG", got=got, fix=fix) from None
@@ -236,9 +237,11 @@ def _tiff(
         (code, kind, 0 if isinstance(value, str) else len(value), value, True)
         for code, kind, value in (place.geo if place else ())
     ]
+    notes = "".join(f'<M K="{name}">{text}</M>' for name, text in level_notes(place).items())
     tifffile.imwrite(
         buffer,
         pixels,
+        description=notes or None,
         photometric="rgb" if pixels.shape[2:] == (3,) and pixels.dtype.kind == "u" else "minisblack",
         planarconfig=None if pixels.ndim == 2 else "contig",
         compression="zlib",
@@ -252,8 +255,10 @@ def _tiff(
     return buffer.getbuffer()
 
 
-def _encoded_png(pixels: AnyArray, size: PixelSize | None = None) -> bytes:
-    """Encode grey or RGB, with the size of a px; raise a ValueError where OpenCV fails."""
+def _encoded_png(
+    pixels: AnyArray, size: PixelSize | None = None, notes: Mapping[str, str] | None = None
+) -> bytes:
+    """Encode grey or RGB, with the size of a px and texts; raise a ValueError where OpenCV fails."""
     ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:
         done, data = cv2.imencode(".png", ordered)
@@ -262,7 +267,10 @@ def _encoded_png(pixels: AnyArray, size: PixelSize | None = None) -> bytes:
     if not done or not data.size:
         raise ValueError("nothing from OpenCV")
     encoded = data.tobytes()
-    return encoded[:_AFTER_HEADER] + _density_chunk(size) + encoded[_AFTER_HEADER:]
+    texts = b"".join(
+        framed(b"tEXt", f"{name}\0{text}".encode("latin-1")) for name, text in (notes or {}).items()
+    )
+    return encoded[:_AFTER_HEADER] + _density_chunk(size) + texts + encoded[_AFTER_HEADER:]
 
 
 def _density_chunk(size: PixelSize | None) -> bytes:
@@ -344,6 +352,12 @@ class PngRows:
 
 LEVEL_SCALE = "level_scale"
 """Name of the note that says how many px of level 0 a px of a map has, along y and x."""
+
+
+def level_notes(image: object) -> dict[str, str]:
+    """Note how many px of level 0 a px has, of an open image or a placement; nothing where it is level 0."""
+    scale = getattr(image, "level_scale", None) if getattr(image, "level", 1) else None
+    return {} if scale is None else {LEVEL_SCALE: " ".join(f"{one:g}" for one in scale)}
 
 
 def level_scale_of(path: PathLike) -> tuple[float, float]:

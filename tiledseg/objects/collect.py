@@ -33,7 +33,7 @@ from tiledseg.objects.spool import Grouped, OpenRuns, RunSpool, zeros
 from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -188,6 +188,7 @@ def collected(  # noqa: PLR0913  what is measured, and where it goes
     each: Callable[[ObjectBatch], object] | None,
     measure: bool,
     progress: bool,
+    notes: Mapping[str, str] | None = None,
 ) -> Objects:
     """Measure objects and write their labels; a file of labels resumes that of the same objects."""
     collector = Collector(found, values, pixel_size, each, measure=measure)
@@ -196,9 +197,8 @@ def collected(  # noqa: PLR0913  what is measured, and where it goes
         sink: Any = out
         if isinstance(out, str | os.PathLike):
             fingerprint = {"objects": found.digest(), "settings": settings}
-            file = create_image(
-                out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
-            )
+            options: dict[str, Any] = {"pixel_size": pixel_size, "fingerprint": fingerprint}
+            file = create_image(out, found.shape, np.uint32, labels=True, provenance=notes, **options)
             file.keep_failed = False  # nobody asked to resume it; a kill leaves it
             sink = stack.enter_context(file)
         table = collector.run(sink, step)

@@ -11,7 +11,7 @@ from tiledseg._arrays import check_finite, check_image, check_labels, check_shap
 from tiledseg._validate import counted, invalid, settings_of
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import as_array, pixel_size_from
+from tiledseg.io import ImageSource, as_array, level_notes, pixel_size_from
 from tiledseg.objects.collect import check_out, collected
 from tiledseg.objects.measure import ImageValues, Values
 from tiledseg.objects.runs import RunJoiner, ranges
@@ -64,6 +64,8 @@ class ObjectsSink:
         Shape of the map.
     dtype : dtype
         Dtype of the map.
+    notes : dict
+        Text by name, which a file of labels states.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class ObjectsSink:
             must, fix = f"have the map's size, (H, W) = {self.shape[:2]}", "Give one that belongs to the map."
             raise invalid(ArrayError, "image", must=must, got=image.shape, fix=fix)
         self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
+        self.notes: dict[str, str] = level_notes(image) if isinstance(image, ImageSource) else {}
         self._limits = _limits(self._settings, self._pixel_size)
         self._last = False
         if self.dtype.kind == "f":
@@ -171,6 +174,7 @@ class ObjectsSink:
         found, n_unsplit = self._components()
         values = [part for part in (self._probs, self._channels) if part is not None]
         options: dict[str, Any] = {"each": each, "measure": measure, "progress": progress}
+        options["notes"] = self.notes
         settings = self._settings.model_dump(mode="json")
         return collected(found, values, self._pixel_size, out, settings, n_unsplit, **options)
 

@@ -20,11 +20,11 @@ from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.io import (
-    LEVEL_SCALE,
     as_path,
     check_labels_writable,
     find_images,
     holds_labels,
+    level_notes,
     open_image,
     path_texts,
 )
@@ -370,7 +370,7 @@ class _Run:
                 objects = make(threshold=threshold)
                 feed_file(objects, targets["probs"])
             if objects is not None:
-                write_objects(objects, targets, writers)
+                write_objects(objects, targets, writers, image)
         return written
 
     def _run(
@@ -387,8 +387,7 @@ class _Run:
         threshold = str(config.threshold or self.network.threshold)
         provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": threshold}
         provenance["tiling"] = plan.tiling.model_dump_json()
-        if image.level:
-            provenance[LEVEL_SCALE] = " ".join(f"{one:g}" for one in image.level_scale)
+        provenance |= level_notes(image)
         if config.resume:
             fingerprint = fingerprint_of(self.network, image.identity, config, self.tiling)
 

@@ -6,6 +6,7 @@ A product is written while its map is computed where its format allows it, else 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,9 +22,11 @@ from tiledseg.io import (
     LEVEL_SCALE,
     MAX_PIXELS,
     ImageSink,
+    Placement,
     PngRows,
     create_image,
     holds_labels,
+    level_notes,
     open_image,
     write_image,
     write_labels,
@@ -168,7 +171,10 @@ def written_at_the_end(
     """Write what takes the whole map at once."""
     written: dict[Product, Path] = {}
     labels = _labels(probs, threshold)
-    place: dict[str, Any] = {"pixel_size": source.pixel_size, "placement": source.placement}
+    placement = source.placement
+    if source.level:
+        placement = replace(placement or Placement(), level_scale=source.level_scale)
+    place: dict[str, Any] = {"pixel_size": source.pixel_size, "placement": placement}
     for what, target in targets.items():
         if not needs_whole(what, config) or what in OBJECT_PRODUCTS:
             continue
@@ -324,8 +330,11 @@ def object_writers(
         yield writers
 
 
-def write_objects(sink: MapSink, targets: Mapping[Product, Path], writers: Sequence[ObjectFile]) -> None:
+def write_objects(
+    sink: MapSink, targets: Mapping[Product, Path], writers: Sequence[ObjectFile], image: ImageSource
+) -> None:
     """Write the objects of a whole map, numbered and measured."""
+    sink.objects.notes = level_notes(image)
 
     def each(batch: ObjectBatch) -> None:
         batch = with_runs(batch)

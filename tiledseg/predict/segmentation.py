@@ -19,7 +19,7 @@ from tiledseg._version import __version__
 from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
-from tiledseg.io import LEVEL_SCALE, ImageSource, create_image, write_image
+from tiledseg.io import ImageSource, create_image, level_notes, write_image
 from tiledseg.objects import ObjectsSink, bands_of, check_out
 from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, on_axes, outlined
 from tiledseg.predict.diagnostics import SeamWatch
@@ -179,8 +179,7 @@ class Segmentation:
         """Write labels and classes band by band, and the map where there is one."""
         kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
         text = {key: one if isinstance(one, str) else json.dumps(one) for key, one in self.provenance.items()}
-        if getattr(self.image, "level", 0):
-            text[LEVEL_SCALE] = " ".join(f"{one:g}" for one in self.image.level_scale)
+        text |= level_notes(self.image) if isinstance(self.image, ImageSource) else {}
         options: dict[str, Any] = {"labels": True, "pixel_size": self.pixel_size, "provenance": text}
         shown = kinds * 255 if len(self.classes) == 1 else kinds  # as all mask files of one class
         small = np.uint8 if len(self.classes) < 256 else np.uint16
