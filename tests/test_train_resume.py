@@ -372,7 +372,7 @@ def test_the_first_sigterm_ends_the_epoch_and_the_second_the_run_at_once(folder,
 
 def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path, stepwise):
     trainer = Trainer(config_in(tmp_path).changed(network=PLAIN, epochs=1, steps_per_epoch=2))
-    with pytest.raises(RuntimeError, match="on purpose"):
+    with pytest.raises(SettingError, match="a Fail, failed: RuntimeError: on purpose"):
         trainer.fit(*pairs(folder), progress=False, callbacks=[Fail(1)])
     run_dir = only_run(tmp_path)
     assert latest_checkpoint(run_dir / "checkpoints") is None
