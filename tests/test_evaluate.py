@@ -95,7 +95,7 @@ def test_a_threshold_of_validation_images_needs_them_and_labels_are_no_map(tmp_p
     with pytest.raises(SettingError, match='be given with threshold="valid"'):
         Evaluator(EvaluateConfig(threshold="valid")).evaluate(echo, [(MAP, TRUTH)])
     write_mask(tmp_path / "labels.png", np.arange(600).reshape(20, 30) % 4, foreground=None)
-    with pytest.raises(TiledSegError, match=r"hold 0 and 255.*got the values 0, 1, 2, 3"):
+    with pytest.raises(TiledSegError, match=r"hold 0 and 255.*got uint8 with the values 0, 1, 2, 3"):
         read_map(tmp_path / "labels.png")
 
 
