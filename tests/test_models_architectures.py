@@ -264,6 +264,9 @@ SIMILAR = LARGE | {"deeplabv3plus", "multires_unet", "resenc_unet exact", "unet3
 """Entries of which the parts, layers of Keras, are in a smaller architecture too."""
 
 OTHER = [pytest.param(name, marks=pytest.mark.slow) if name in SIMILAR else name for name in NAMES]
+UNLIKE = [pytest.param(name, marks=pytest.mark.slow) if name in SIMILAR else name for name in COUNTS]
+"""One entry per architecture, of those that are not similar."""
+
 OWN = [
     name
     if name in {"unet", "resenc_unet", "sharp_unet", "swin_unet", "trans_unet"}
@@ -354,7 +357,7 @@ def test_several_channels_and_classes_in_mixed_precision_keep_weights_and_output
     check_probabilities(network, config)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", UNLIKE)
 def test_a_blank_network_of_fixed_size_has_the_same_paths_and_gives_the_same(name):
     config, free = small(name), built(name)
     builder = builder_for(config.changed(input_shape=(SIZE, SIZE, 3)))
@@ -448,7 +451,7 @@ def description(config: ArchitectureConfig) -> str:
     return json.dumps([layers, sides, str(config.preprocessing)], default=str)
 
 
-HEADS = {(name, "final_activation") for name in SIMILAR}
+HEADS = {(name, "final_activation") for name in SIMILAR | {"trans_unet"}}
 """Settings that are the same in a smaller architecture."""
 
 SETTINGS = [
@@ -611,8 +614,10 @@ def segmenter_of(config: ArchitectureConfig, network: keras.Model | None = None)
 @pytest.mark.parametrize(
     "name",
     [
-        # Those two have layers of Keras alone; bundles of U-Nets are tested by themselves.
-        pytest.param(name, marks=pytest.mark.slow) if name in SIMILAR | {"attention_unet", "unet"} else name
+        # These have layers of Keras or of others here; bundles of U-Nets are tested by themselves.
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in SIMILAR | {"attention_unet", "trans_unet", "unet"}
+        else name
         for name in NAMES
     ],
 )
