@@ -75,14 +75,25 @@ def work(first: int, stop: int) -> None:
             weights = {one.path: one.numpy() for one in model.weights}
             call = compiled(build(read_layers(model), weights, tiles.shape), "f32")
             found, wanted = call(tiles), keras.ops.convert_to_numpy(model(tiles, training=False))
-            worst = float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-30)
-            if found.shape != wanted.shape or not worst <= MOST:
+            worst = _furthest(found, wanted) if found.shape == wanted.shape else np.inf
+            if not worst <= MOST and not worst <= 4 * _sensitivity(model, tiles, wanted, rng):
                 text = f"differs: {worst:.1e} {found.shape} {wanted.shape} {described(model)}"
         except UnsupportedError as error:
             text = f"refused: {str(error).splitlines()[0][:150]}"
         except Exception as error:  # noqa: BLE001
             text = f"failed: {type(error).__name__}: {str(error)[:300]} {described(model)}"
         _say(seed, text)
+
+
+def _furthest(found, wanted) -> float:
+    return float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-30)
+
+
+def _sensitivity(model, tiles, wanted, rng) -> float:
+    """Measure how far the rounding of its input alone moves the output of Keras, as before an exponential."""
+    ends = (np.nextafter(tiles, np.float32(end * np.inf)) for end in rng.choice([-1, 1], 8))
+    outputs = (keras.ops.convert_to_numpy(model(one, training=False)) for one in ends)
+    return max(_furthest(output, wanted) for output in outputs)
 
 
 def described(model) -> str:
