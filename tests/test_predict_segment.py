@@ -242,6 +242,7 @@ def test_the_objects_of_each_class_are_counted(form: str, tmp_path: Path) -> Non
     image[5:20, 5:20] = 1  # one object of class 1, two of class 3
     image[30:40, 10:20] = image[30:40, 40:60] = 3
     write_image(tmp_path / "in" / "day 2" / "a.png", image)
+    write_image(tmp_path / "in" / "b.png", np.where(image == 1, image, 0))  # has the first class alone
 
     def network(tiles: np.ndarray) -> np.ndarray:
         return (tiles == np.arange(4)).astype(np.float32)
@@ -249,8 +250,9 @@ def test_the_objects_of_each_class_are_counted(form: str, tmp_path: Path) -> Non
     config = {"write": ("objects",), "table_format": form, "recursive": True}
     ts.predict_files(network, tmp_path / "in", tmp_path / "out", config)
     assert rows_of(tmp_path / "out" / "counts.csv") == [
+        {"image": "b.png", "objects": "1", "class 1": "1", "class 2": "0", "class 3": "0", "area": "225"},
         {"image": "day 2/a.png", "objects": "3", "class 1": "1", "class 2": "0", "class 3": "2"}
-        | {"area": "525"}
+        | {"area": "525"},
     ]
 
 

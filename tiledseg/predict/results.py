@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,7 +37,7 @@ from tiledseg.predict.roi import roi_of_file
 from tiledseg.predict.segmentation import class_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Network
@@ -272,17 +272,18 @@ class RunRecord:
 
     def write_counts(self, network: Network) -> None:
         """Write how many objects each image has, by all tables that the folder has a record of."""
-        rows: dict[str, dict[str, Any]] = {}
+        tables: dict[str, dict[str, Any]] = {}
         path = self._folder / _COUNTS
         try:
             for name, (image, *_) in sorted(self._results.items()):
                 if Path(name).parts[0] == FOLDERS["objects"] and exists(self._folder / name):
                     own = Path(*Path(name).parts[1:-1], Path(image).name).as_posix()
-                    rows[own] = {"image": own, **_counts_in(self._folder / name, network)}
+                    tables[own] = read_table(self._folder / name, ("class", *_COUNTED))
             if exists(path) and not path.read_bytes().startswith(b"image,objects,"):
                 _log.warning("%s is another table, and is not replaced by counts", named(str(path)))
-            elif rows:
-                write_text(path, csv_text(dict.fromkeys(chain(*rows.values())), rows.values()))
+            elif tables:
+                rows = list(_counts_of(tables, network))
+                write_text(path, csv_text(dict.fromkeys(chain(*rows)), rows))
         except (OSError, LookupError, ValueError, TiledSegError) as error:  # the work is done
             _log.warning("%s is not written: %s", named(str(path)), reason_of(error))
 
@@ -358,15 +359,20 @@ class RunRecord:
             return None
 
 
-def _counts_in(path: Path, network: Network) -> dict[str, Any]:
-    """Count the objects of a table, those of each of several classes, and their px in total."""
-    table = read_table(path, ("class", *_COUNTED))
-    found = np.bincount(table["class"].astype(int))
-    names = class_names(network, network.classes or max(1, len(found)))
-    several = {f"{name} (class)" if name in _COUNTED else name: 0 for name in names if len(names) > 1}
-    counts = found[1:].tolist() + [0] * len(names)
-    sums = {name: f"{table[name].sum():.10g}" for name in _COUNTED if name in table}
-    return {"objects": len(table["class"]), **dict(zip(several, counts, strict=False)), **sums}
+def _counts_of(tables: Mapping[str, dict[str, Any]], network: Network) -> Iterator[dict[str, Any]]:
+    """Count the objects of each table, those of each of several classes, and their px in total."""
+    found = {image: np.bincount(table["class"].astype(int)) for image, table in tables.items()}
+    names = class_names(network, network.classes or max(1, *map(len, found.values())))
+    columns = [f"{name} (class)" if name in _COUNTED else name for name in names if len(names) > 1]
+    for image, table in tables.items():
+        counts = chain(found[image][1:].tolist(), repeat(0))
+        sums = {name: f"{table[name].sum():.10g}" for name in _COUNTED if name in table}
+        yield {
+            "image": image,
+            "objects": len(table["class"]),
+            **dict(zip(columns, counts, strict=False)),
+            **sums,
+        }
 
 
 def _stamps(path: str) -> list[int]:
